@@ -1,0 +1,63 @@
+# The two commands: `make run` (the demonstration) and `make test` (the fast, complete suite). Both set up all they need.
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+bin := .venv/bin
+sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
+plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
+.PHONY: help run test test-nodes lint build plugins nodes sample-chain wheel clean $(plugins)
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: build  ## the demonstration: a real chain, mirrored
+	@rm -rf build/demo && mkdir -p build/demo
+	@$(bin)/python -m supervm_rt demo --store build/demo/store.db
+
+test: build lint  ## the fast, complete suite
+	$(bin)/python -m pytest -m 'not nodes' $(PYTEST)
+
+test-nodes: build nodes  ## what needs real nodes
+	SUPERVM_REQUIRE_NODES=1 $(bin)/python -m pytest -m nodes $(PYTEST)
+
+lint: build
+	$(bin)/ruff check --quiet .
+	$(bin)/ruff format --check --quiet .
+	$(bin)/mypy
+	$(bin)/lint-imports --no-cache >build/lint-imports.log || { cat build/lint-imports.log; exit 1; }
+
+build: build/.installed $(plugins)  ## the virtual environment, the extension and the plugins
+
+# python -c: a virtual environment that was moved or lost its python is made anew.
+.venv/.ready: constraints.txt pyproject.toml tools/prepare-machine
+	@tools/prepare-machine $(PYTHON)
+	@$(bin)/python -c '' 2>/dev/null || { rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@echo "installing what supervm-rt needs into .venv"
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools cython wheel
+	@touch $@
+
+build/.installed: .venv/.ready $(sources)
+	@echo "building the extension"
+	@mkdir -p build
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(plugins): build/.installed
+	@$(MAKE) --no-print-directory --silent -C $@
+
+nodes: build/nodes/bitcoind/bitcoind  ## a real bitcoind, unpacked into build/nodes
+
+build/nodes/bitcoind/bitcoind: tools/fetch-bitcoind
+	tools/fetch-bitcoind build/nodes/bitcoind
+
+sample-chain: build nodes  ## makes the sample chain anew with a real bitcoind
+	$(bin)/python tools/make-sample-chain build/nodes/bitcoind
+
+wheel: build  ## the wheel, into dist/
+	$(bin)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
+
+clean:  ## removes all that was built
+	rm -rf build dist .venv src/supervm_rt/*.so src/supervm_rt/ir/*.so plugins/*/*.so

@@ -1,0 +1,87 @@
+"""The compiled parts of supervm-rt, and the switches of a build: SANITIZE=address,undefined  COVERAGE=1  DEBUG=1."""
+
+import os
+from pathlib import Path
+
+from Cython.Build import build_ext, cythonize
+from setuptools import Extension, setup
+
+SANITIZE = os.environ.get("SANITIZE", "")
+COVERAGE = os.environ.get("COVERAGE") == "1"
+DEBUG = os.environ.get("DEBUG") == "1"
+
+compile_args = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden", "-pthread"]
+compile_args += ["-O0", "-g3"] if DEBUG or COVERAGE else ["-O3", "-g1"]
+link_args = ["-pthread"]
+macros: list[tuple[str, str | None]] = []
+directives: dict[str, object] = {"language_level": 3, "freethreading_compatible": False}
+
+if SANITIZE:
+    flags = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+    compile_args += flags
+    link_args += flags
+if COVERAGE:
+    compile_args += ["--coverage"]
+    link_args += ["--coverage"]
+    macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
+    directives["linetrace"] = True
+if not DEBUG:
+    directives |= {"boundscheck": False, "wraparound": False, "initializedcheck": False}
+
+
+def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Extension:
+    """One compiled module, rebuilt when any header changes."""
+    headers = [str(path) for folder in ("include/supervm", "src/supervm_rt/_native") for path in sorted(Path(folder).glob("*.h"))]
+    return Extension(
+        name,
+        list(sources),
+        include_dirs=["include", "src/supervm_rt/_native"],
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        libraries=list(libraries),
+        depends=headers,
+    )
+
+
+def shipped_plugin(name: str) -> Extension:
+    """A plugin that comes with the package: a plain library, built into its own folder (src/supervm_rt/plugins is a link to it)."""
+    return Extension(
+        f"supervm_rt.plugins.{name}.{name}",
+        sorted(str(path) for path in Path("plugins", name).glob("*.c")),
+        include_dirs=["include"],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        depends=[str(path) for folder in ("include/supervm", f"plugins/{name}") for path in sorted(Path(folder).glob("*.h"))],
+    )
+
+
+class BuildExtensions(build_ext):
+    """Gives a shipped plugin the name that its manifest says."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Where the file of a module goes, below the build folder."""
+        filename: str = super().get_ext_filename(fullname)
+        if fullname.startswith("supervm_rt.plugins."):
+            return str(Path(*fullname.split(".")).with_suffix(".so"))
+        return filename
+
+
+setup(
+    cmdclass={"build_ext": BuildExtensions},
+    ext_modules=[
+        shipped_plugin("bitcoin-blockfiles"),
+        *cythonize(
+            [
+                extension(
+                    "supervm_rt._abi",
+                    "src/supervm_rt/_abi.pyx",
+                    *sorted(str(path) for path in Path("src/supervm_rt/_native").glob("*.c")),
+                ),
+                extension("supervm_rt.ir._bitcoin", "src/supervm_rt/ir/_bitcoin.pyx", libraries=("crypto",)),
+            ],
+            compiler_directives=directives,
+            build_dir="build/cython",
+        ),
+    ],
+)
