@@ -1,0 +1,1 @@
+"""The fork logic: pure, one chain at a time. ``tracker`` decides, ``vectors`` reads and writes it as text."""

@@ -1,0 +1,96 @@
+"""Every error that leaves this library, split by who can mend it.
+
+The class says who is to blame; ``message`` says what was wrong; ``remedy`` says what to do next. ``str(error)`` joins them
+into one line that can be shown to a user as it is. None of these is raised for a programming error inside supervm-rt itself:
+those stay ordinary exceptions.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SuperVMError(Exception):
+    """Base of all. ``blame`` is one of ``operator``, ``plugin``, ``peer``, ``host``."""
+
+    blame: ClassVar[str] = "host"
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}" if self.remedy else self.message
+
+
+class OperatorError(SuperVMError):
+    """What the operator wrote, set or asked for cannot be used."""
+
+    blame = "operator"
+
+
+class ConfigurationError(OperatorError):
+    """A configuration file, option or plugin setting is wrong."""
+
+
+class ManifestError(OperatorError):
+    """A plugin.yaml cannot be read or says something that is not allowed (clause M1)."""
+
+
+class PolicyRefused(OperatorError):
+    """The policy does not allow this plugin, or something that it asks for (clauses P1 to P3)."""
+
+
+class StoreError(OperatorError):
+    """A store cannot be opened or written. Nothing in it was changed."""
+
+
+class StoreLocked(StoreError):
+    """Another runtime has this store open for writing."""
+
+
+class StoreTooNew(StoreError):
+    """The store was written by a newer version of supervm-rt."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is not a store, or is damaged."""
+
+
+class StoreFull(StoreError):
+    """The disk, or the store's own bound, has no room for the next transaction; that transaction was not made."""
+
+
+class NotInStore(OperatorError):
+    """The store has no such chain, block or transaction."""
+
+
+class PluginError(SuperVMError):
+    """A plugin did what it must not, or did not do what it must."""
+
+    blame = "plugin"
+
+
+class LoadError(PluginError):
+    """A library cannot be loaded as a plugin: not a library, a missing export, or one that must not be loaded in process."""
+
+
+class ManifestMismatch(PluginError):
+    """What the library says of itself differs from the manifest beside it (clause A1)."""
+
+
+class LifecycleError(PluginError):
+    """A lifecycle call failed, passed its deadline, or was made in a state that does not allow it."""
+
+
+class PluginQuarantined(PluginError):
+    """The plugin was stopped for what it sent, and is not started again by itself."""
+
+
+class HostError(SuperVMError):
+    """This machine or process lacks something that the runtime needs."""
+
+
+class SlotsExhausted(HostError):
+    """As many native plugins are loaded, or were abandoned, as one process can hold."""

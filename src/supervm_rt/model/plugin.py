@@ -1,0 +1,47 @@
+"""A plugin as the runtime knows it: who it is, which life, what it was given (clause L1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervm_rt.model.manifest import Capability
+
+
+@dataclass(frozen=True, slots=True)
+class AssignedResources:
+    """What a registered plugin was given."""
+
+    ring_bytes: int
+    """Capacity of the ring between plugin and host."""
+    cpu: float | None
+    """Cores, as the manifest asks; None: no limit."""
+    memory: int | None
+    """Bytes, likewise."""
+    storage: int | None
+    """Bytes, likewise."""
+    enforced: bool
+    """Whether cpu, memory and storage are enforced: never in process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The answer to a registration. Every handle to a plugin carries it; nothing meant for an earlier life gets to a later one."""
+
+    plugin: str
+    """The plugin's id in this runtime; unique; the same over restarts."""
+    generation: int
+    """1 for the first life, one more for each restart."""
+    chain: str
+    """The name under which its chain is mirrored."""
+    capabilities: frozenset[Capability]
+    resources: AssignedResources
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """The longest that each call into a plugin may take, in seconds (clauses A4, L5)."""
+
+    load: float = 30.0
+    init: float = 30.0
+    start: float = 30.0
+    stop: float = 30.0
