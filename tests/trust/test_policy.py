@@ -1,0 +1,50 @@
+"""The one place that is asked (clauses P1 to P3, S2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervm_rt.model.manifest import Capability, Manifest, Security
+from supervm_rt.trust.policy import Placement, Policy, PolicyLevel
+
+MANIFEST = Manifest(
+    id="org.example.p",
+    name="p",
+    version="1.0.0",
+    chain="dev",
+    capabilities=frozenset({Capability.BLOCK_STREAM}),
+    binary="p.so",
+    security=Security(sandbox=False),
+)
+
+
+def test_strict_is_the_default() -> None:
+    assert Policy().level is PolicyLevel.STRICT
+
+
+@pytest.mark.parametrize("level", [PolicyLevel.PERMISSIVE, PolicyLevel.STRICT])
+def test_anything_but_dev_refuses_and_explains(level: PolicyLevel) -> None:
+    decision = Policy(level).decide(MANIFEST, b"\0" * 32)
+    assert not decision.allowed
+    assert decision.capabilities == frozenset()
+    assert decision.placement is None
+    assert "signature" in decision.reason
+    assert "--policy dev" in decision.remedy
+
+
+def test_dev_loads_in_process_what_the_manifest_asks_for() -> None:
+    decision = Policy(PolicyLevel.DEV).decide(MANIFEST, b"\x01" * 32)
+    assert decision.allowed
+    assert decision.capabilities == {Capability.BLOCK_STREAM}
+    assert decision.placement is Placement.IN_PROCESS
+    assert "01" * 32 in decision.reason
+    assert decision.warnings == ()
+
+
+def test_dev_warns_of_what_it_does_not_do() -> None:
+    signed = Manifest(
+        id="a.b", name="p", version="1.0.0", chain="dev", capabilities=frozenset(), binary="p.so", signature="sha256:00"
+    )
+    warnings = Policy(PolicyLevel.DEV).decide(signed, b"\0" * 32).warnings
+    assert any("not verified" in warning for warning in warnings)
+    assert any("asks for a sandbox" in warning for warning in warnings)
