@@ -1,0 +1,94 @@
+/* A ring of records: one producer at a time, one consumer, in memory that two processes can share.
+ *
+ * The data area is mapped twice, back to back, so that a record is always contiguous. Head and tail only grow; the place of a
+ * position is position & (capacity - 1). Records begin and end on 64-byte bounds.
+ *
+ * The control words are split over two pages: the producer writes only its own page and the data, the host only its own page.
+ * The consumer therefore can take the producer's words for what they are, claims: it loads each once and checks it.
+ */
+#ifndef SUPERVM_NATIVE_RING_H
+#define SUPERVM_NATIVE_RING_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wait.h"
+
+#define RING_ALIGNMENT 64u
+#define RING_MINIMUM_CAPACITY (UINT64_C(1) << 16)
+#define RING_MAXIMUM_CAPACITY (UINT64_C(1) << 36)
+
+struct ring_producer_page {
+    _Alignas(64) _Atomic uint64_t head;    /* Position after the last published record. */
+    _Alignas(64) _Atomic uint32_t waiting; /* 1 while a producer sleeps until there is room. */
+    _Atomic uint64_t wanted;               /* Bytes that a producer lacked room for when it last asked; 0: it got them. */
+    _Atomic uint64_t waits;                /* How often a producer slept. */
+    _Alignas(64) _Atomic uint64_t woken;   /* See struct doorbell. */
+    _Atomic uint64_t wakeups;
+};
+
+struct ring_host_page {
+    _Alignas(64) _Atomic uint64_t tail;       /* Position of the oldest record that still needs its place. */
+    _Atomic uint32_t space_sequence;          /* What a producer sleeps on; grows when there is new room. */
+    _Alignas(64) _Atomic uint64_t generation; /* See struct doorbell. */
+    _Atomic uint32_t stop;                    /* 1: no more waiting, no more publishing. */
+};
+
+struct ring {
+    struct ring_producer_page *producer;
+    struct ring_host_page *host;
+    uint8_t *data;
+    uint64_t capacity;
+    uint8_t *area; /* The whole mapping. */
+    size_t area_bytes;
+    /* The producer's own. */
+    _Alignas(64) uint64_t head;
+    uint64_t known_tail;
+    bool asked; /* wanted is set. */
+    /* The consumer's own; never read back from shared memory. */
+    _Alignas(64) uint64_t read_position;
+    uint64_t tail;
+};
+
+/* capacity: a power of two between the bounds above. 0, or an errno. */
+int ring_create(struct ring *ring, uint64_t capacity);
+void ring_destroy(struct ring *ring);
+
+static inline uint8_t *ring_at(const struct ring *ring, uint64_t position)
+{
+    return ring->data + (position & (ring->capacity - 1));
+}
+
+static inline uint64_t ring_round(uint64_t length)
+{
+    return (length + RING_ALIGNMENT - 1) & ~(uint64_t)(RING_ALIGNMENT - 1);
+}
+
+/* ---- the producer's side; the caller holds the producers' lock ---- */
+
+/* Room for length bytes at the head, length a multiple of 64 and at most the capacity. Without room: rings the bell, so that the
+ * host can give up places it only keeps, and waits (SUPERVM_STOPPING when that ends) or answers SUPERVM_WOULD_BLOCK. */
+int32_t ring_claim(struct ring *ring, uint64_t length, bool wait, const struct doorbell *bell, uint8_t **record);
+
+/* Publishes the length bytes at the head. The caller then passes a seq_cst fence and rings the bell. */
+void ring_publish(struct ring *ring, uint64_t length);
+
+/* ---- the consumer's side ---- */
+
+/* Loads the head. false: it is a lie. */
+bool ring_look(const struct ring *ring, uint64_t *head);
+
+/* Gives back everything below position, and wakes a producer that waits for room. */
+void ring_free(struct ring *ring, uint64_t position);
+
+/* Ends every wait of the producer's side, now and later. */
+void ring_stop(struct ring *ring);
+
+static inline bool ring_stopped(const struct ring *ring)
+{
+    return atomic_load_explicit(&ring->host->stop, memory_order_acquire) != 0;
+}
+
+#endif

@@ -1,0 +1,143 @@
+"""What an operator sets: the node's configuration, from a file or from code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from supervm_rt.errors import ConfigurationError
+from supervm_rt.model.chain import ForkMode
+from supervm_rt.model.manifest import RestartPolicy
+from supervm_rt.model.plugin import Deadlines
+from supervm_rt.trust.documents import DocumentFault, check_shape, read_yaml
+from supervm_rt.trust.policy import PolicyLevel
+from supervm_rt.trust.units import parse_bytes, parse_seconds
+
+DEFAULT_RING_BYTES = 16 << 20
+MIN_RING_BYTES = 64 << 10
+MAX_RING_BYTES = 1 << 30
+DEFAULT_ORPHAN_LIMIT = 16_384
+"""A node that downloads blocks in parallel writes them out of order by up to a few thousand positions."""
+
+
+class ChainDefault:
+    """Stands for: what the chain's translator says."""
+
+    def __repr__(self) -> str:
+        return "CHAIN_DEFAULT"
+
+
+CHAIN_DEFAULT: Final = ChainDefault()
+
+
+@dataclass(frozen=True, slots=True)
+class RestartLimits:
+    """How restarts are spaced and when they end."""
+
+    first_delay: float = 0.5
+    """Seconds before the first restart; doubled for each further one, with jitter."""
+    longest_delay: float = 60.0
+    failures: int = 5
+    """So many failures within ``window`` quarantine the plugin."""
+    window: float = 300.0
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginConfig:
+    """One plugin to host."""
+
+    path: Path
+    """The folder that holds plugin.yaml."""
+    name: str | None = None
+    """The plugin's id in this runtime; None: the manifest's id."""
+    chain: str | None = None
+    """The name under which its chain is mirrored; None: the manifest's chain."""
+    mode: ForkMode | None = None
+    """None: the chain's default."""
+    final_depth: int | ChainDefault | None = CHAIN_DEFAULT
+    """None: only what the plugin says is final."""
+    orphan_limit: int = DEFAULT_ORPHAN_LIMIT
+    restart: RestartPolicy | None = None
+    """None: the manifest's."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """The plugin's own configuration, handed over as JSON."""
+    settings_folder: Path | None = None
+    """Relative paths among the settings (those that the manifest's read_paths name) start here; None: the working directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """All that ``open_runtime`` needs."""
+
+    store: Path
+    plugins: tuple[PluginConfig, ...]
+    policy: PolicyLevel = PolicyLevel.STRICT
+    ring_bytes: int = DEFAULT_RING_BYTES
+    """Capacity of each plugin's ring: a power of two from 64 KiB to 1 GiB."""
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    restarts: RestartLimits = field(default_factory=RestartLimits)
+    rejection_limit: int = 10_000
+    """A plugin whose rejected blocks exceed this within one life is quarantined."""
+
+    @classmethod
+    def load(cls, path: Path) -> RuntimeConfig:
+        """Reads a configuration file. Relative paths in it start at its own folder. Raises ConfigurationError."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", remedy="name a readable YAML file") from None
+        try:
+            document = check_shape(read_yaml(data), package="supervm_rt.runtime", schema="config.schema.json")
+            return cls._from_document(document, path.resolve().parent)
+        except DocumentFault as fault:
+            raise ConfigurationError(f"{path}: {fault}", remedy="see docs/operating.md for every key") from None
+
+    @classmethod
+    def _from_document(cls, document: Mapping[str, Any], folder: Path) -> RuntimeConfig:
+        deadlines = {
+            key: _amount(f"deadlines.{key}", parse_seconds, value) for key, value in document.get("deadlines", {}).items()
+        }
+        return cls(
+            store=folder / document["store"],
+            plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document["plugins"])),
+            policy=PolicyLevel(document.get("policy", "strict")),
+            ring_bytes=_amount("ring", _ring_bytes, document["ring"]) if "ring" in document else DEFAULT_RING_BYTES,
+            deadlines=Deadlines(**deadlines),
+        )
+
+
+def _plugin(item: Mapping[str, Any], index: int, folder: Path) -> PluginConfig:
+    settings = item.get("settings", {})
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DocumentFault(f"plugins[{index}].settings: {error}; quote dates and the like") from None
+    return PluginConfig(
+        path=folder / item["path"],
+        name=item.get("name"),
+        chain=item.get("chain"),
+        mode=ForkMode(item["mode"]) if "mode" in item else None,
+        final_depth=item.get("final_depth", CHAIN_DEFAULT),
+        orphan_limit=item.get("orphans", DEFAULT_ORPHAN_LIMIT),
+        restart=RestartPolicy(item["restart"]) if "restart" in item else None,
+        settings=settings,
+        settings_folder=folder,
+    )
+
+
+def _ring_bytes(value: object) -> int:
+    size = parse_bytes(value)
+    if not MIN_RING_BYTES <= size <= MAX_RING_BYTES:
+        raise ValueError(f"{value!r} is not between 64KiB and 1GiB")
+    return 1 << (size - 1).bit_length()
+
+
+def _amount(place: str, parse: Any, value: object) -> Any:
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise DocumentFault(f"{place}: {error}") from None

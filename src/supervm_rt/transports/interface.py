@@ -1,0 +1,73 @@
+"""What every transport offers the supervisor: one contract, whichever way a plugin comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervm_rt._abi import Frame, Message, RingStatistics
+from supervm_rt.errors import LifecycleError
+from supervm_rt.model.manifest import Capability
+from supervm_rt.trust.policy import Placement
+
+
+class CallOverdue(LifecycleError):
+    """A call into the plugin passed its deadline and still runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a plugin said since it was last asked."""
+
+    frames: Sequence[Frame] = ()
+    messages: Sequence[Message] = ()
+    shutdown: int | None = None
+    """The reason code of a request for shutdown, given once."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything in it."""
+        return bool(self.frames) or bool(self.messages) or self.shutdown is not None
+
+
+class PluginTransport(Protocol):
+    """One life of one plugin. Calls are made in the order of the lifecycle and raise LifecycleError or another PluginError."""
+
+    placement: Placement
+
+    async def load(self) -> bytes:
+        """Brings the plugin's code in. Returns what it says of itself (JSON)."""
+
+    def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
+        """Says what the plugin may reach. Called once, before init."""
+
+    async def init(self) -> None:
+        """Initialises."""
+
+    async def start(self) -> None:
+        """Starts."""
+
+    async def receive(self) -> Received:
+        """Waits until the plugin said something. What was taken is returned, whatever is cancelled meanwhile."""
+
+    def receive_rest(self) -> Received:
+        """What is there now, possibly nothing at all. Never waits. For the time after stop."""
+
+    async def stop(self) -> None:
+        """Stops, also while start runs. Frames that were said before can still be received."""
+
+    async def unload(self) -> None:
+        """Gives everything back. After LifecycleError the plugin counts as abandoned, and its leftovers stay."""
+
+    def abandon(self) -> None:
+        """Gives the plugin up after a call that never returned."""
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds without a sign of life after which the plugin counts as hung."""
+
+    def silence(self) -> float | None:
+        """Seconds since the last sign of life; None where the plugin is not held to any."""
+
+    def statistics(self) -> RingStatistics | None:
+        """Counters of the ring; None before load."""

@@ -1,0 +1,1 @@
+"""Native plugins: a shared library behind the C ABI."""

@@ -1,0 +1,51 @@
+"""Calls into foreign code, on threads that may be lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import outcome
+import trio
+
+from supervm_rt.transports.interface import CallOverdue
+
+T = TypeVar("T")
+
+
+class ForeignCall(Generic[T]):
+    """One call that runs on a thread of its own from construction on, and may never return.
+
+    Waiting can be cancelled or pass its deadline, and be taken up again: the call itself goes on. Trio's worker threads are
+    daemons, so a lost one does not keep the process from ending.
+    """
+
+    def __init__(self, function: Callable[[], T], name: str) -> None:
+        self.name = name
+        self._result: outcome.Outcome[T] | None = None
+        self._done = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def arrive(result: outcome.Outcome[T]) -> None:
+            self._result = result
+            self._done.set()
+
+        def deliver(result: outcome.Outcome[T]) -> None:
+            with contextlib.suppress(trio.RunFinishedError):  # the loop ended first: nobody waits any more
+                token.run_sync_soon(arrive, result)
+
+        trio.lowlevel.start_thread_soon(function, deliver, f"supervm {name}")
+
+    @property
+    def running(self) -> bool:
+        """Whether the call has not come back yet."""
+        return self._result is None
+
+    async def wait(self, seconds: float) -> T:
+        """The call's result or exception. Raises CallOverdue after so many seconds; the call then still runs."""
+        with trio.move_on_after(seconds):
+            await self._done.wait()
+        if self._result is None:
+            raise CallOverdue(f"{self.name} did not return within {seconds:.3g} s", remedy="the plugin hangs; ask its author")
+        return self._result.unwrap()

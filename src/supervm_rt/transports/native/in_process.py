@@ -1,0 +1,183 @@
+"""A native plugin inside the host's own process (clause T1): for development only, with the host's full rights."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from supervm_rt._abi import NativePlugin, RingStatistics, SealedLibrary
+from supervm_rt.errors import LifecycleError, SuperVMError
+from supervm_rt.model.manifest import Capability
+from supervm_rt.model.plugin import Deadlines
+from supervm_rt.transports.interface import CallOverdue, Received
+from supervm_rt.transports.native.calls import ForeignCall
+from supervm_rt.trust.policy import Placement
+
+MAX_FRAMES = 8_192
+MAX_MESSAGES = 1_024
+DEFAULT_HEARTBEAT = 30.0
+"""Seconds between two beats, told to a plugin that asks for the heartbeat and whose manifest names none."""
+
+
+class InProcessTransport:
+    """One life of one library in one slot of this process. See PluginTransport for the contract."""
+
+    placement = Placement.IN_PROCESS
+
+    def __init__(
+        self,
+        library: SealedLibrary,
+        *,
+        name: str,
+        generation: int,
+        ring_bytes: int,
+        heartbeat: float | None,
+        deadlines: Deadlines,
+    ) -> None:
+        """``library`` is closed once it is loaded. ``heartbeat``: seconds, from the manifest."""
+        self._library = library
+        self._name = name
+        self._generation = generation
+        self._ring_bytes = ring_bytes
+        self._heartbeat = heartbeat
+        self._deadlines = deadlines
+        self._plugin: NativePlugin | None = None
+        self._loading: ForeignCall[NativePlugin] | None = None
+        self._initialising: ForeignCall[int] | None = None
+        self._starting: ForeignCall[int] | None = None
+        self._shutdown_told = False
+        self._last_statistics: RingStatistics | None = None
+
+    @property
+    def _loaded(self) -> NativePlugin:
+        if self._plugin is None:
+            raise LifecycleError(f"{self._name}: not loaded")
+        return self._plugin
+
+    async def load(self) -> bytes:
+        """Loads the library, which runs its constructors, and asks it for its manifest. Raises LoadError, CallOverdue."""
+
+        def construct() -> NativePlugin:
+            try:
+                return NativePlugin(
+                    self._library,
+                    ring_bytes=self._ring_bytes,
+                    generation=self._generation,
+                    heartbeat_interval_ms=round(self.longest_silence * 1000),
+                )
+            finally:
+                self._library.close()
+
+        self._loading = ForeignCall(construct, f"{self._name}: loading")
+        self._plugin = await self._loading.wait(self._deadlines.load)
+        asking = ForeignCall(self._plugin.manifest_json, f"{self._name}: plugin_get_manifest_json")
+        with trio.CancelScope(shield=True):
+            said = await asking.wait(self._deadlines.load)
+        return said  # noqa: RET504 - to a type checker a cancel scope may swallow what is inside it
+
+    def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
+        """Says what host_get_extension and the callbacks may answer."""
+        self._loaded.grant(capabilities=frozenset(map(str, capabilities)), configuration=configuration, position=position)
+
+    async def init(self) -> None:
+        """plugin_init."""
+        self._initialising = ForeignCall(self._loaded.init, f"{self._name}: plugin_init")
+        self._check("plugin_init", await self._initialising.wait(self._deadlines.init))
+
+    async def start(self) -> None:
+        """plugin_start."""
+        self._starting = ForeignCall(self._loaded.start, f"{self._name}: plugin_start")
+        self._check("plugin_start", await self._starting.wait(self._deadlines.start))
+
+    def _check(self, call: str, code: int) -> None:
+        if code != 0:
+            raise LifecycleError(
+                f"{self._name}: {call} answered {code}", remedy="see the plugin's log lines above and its documentation"
+            )
+
+    async def receive(self) -> Received:
+        """Waits for frames, messages or a request for shutdown."""
+        plugin = self._loaded
+        # No checkpoint between taking frames and returning them: a cancellation there would lose what was taken.
+        await trio.lowlevel.checkpoint()
+        while True:
+            received = self.receive_rest()
+            if received:
+                return received
+            if plugin.prepare_wait():
+                try:
+                    await trio.lowlevel.wait_readable(plugin.event_fd)
+                finally:
+                    plugin.finish_wait()
+
+    def receive_rest(self) -> Received:
+        """What is there now."""
+        plugin = self._loaded
+        shutdown = None
+        if not self._shutdown_told and plugin.shutdown_request is not None:
+            self._shutdown_told = True
+            shutdown = plugin.shutdown_request
+        # A quarter of the ring at a time, so that the plugin writes on while a batch is worked upon.
+        frames = plugin.read(MAX_FRAMES, self._ring_bytes // 4)
+        return Received(frames=frames, messages=plugin.read_messages(MAX_MESSAGES), shutdown=shutdown)
+
+    async def stop(self) -> None:
+        """Ends every wait of the plugin inside the host, then plugin_stop where it was started. Raises CallOverdue."""
+        plugin = self._loaded
+        plugin.begin_stop()
+        with trio.CancelScope(shield=True):
+            deadline = trio.current_time() + self._deadlines.stop
+            if self._initialising is not None and self._initialising.running:
+                await self._initialising.wait(self._deadlines.stop)
+            if self._starting is None:
+                return
+            code = await ForeignCall(plugin.stop, f"{self._name}: plugin_stop").wait(deadline - trio.current_time())
+            if self._starting.running:
+                await self._starting.wait(max(deadline - trio.current_time(), 0))
+        self._check("plugin_stop", code)
+
+    async def unload(self) -> None:
+        """Unmaps the library and frees its slot. Raises LifecycleError, CallOverdue: then it was abandoned."""
+        with trio.CancelScope(shield=True):
+            await self._finish_loading()
+            if self._plugin is not None and not self._plugin.closed:
+                self._plugin.begin_stop()
+                self._last_statistics = self._plugin.statistics()
+                await ForeignCall(self._plugin.close, f"{self._name}: unloading").wait(self._deadlines.stop)
+            self._library.close()
+
+    async def _finish_loading(self) -> None:
+        """Takes what a cancelled load left under way, so that it is unloaded too."""
+        if self._plugin is None and self._loading is not None:
+            try:
+                self._plugin = await self._loading.wait(self._deadlines.stop)
+            except CallOverdue:
+                raise
+            except SuperVMError:
+                return  # there is nothing to unload; why was told where load was waited for
+
+    def abandon(self) -> None:
+        """Gives the plugin up: thread, slot and mapping stay."""
+        if self._plugin is not None and not self._plugin.closed:
+            self._plugin.begin_stop()
+            self._plugin.abandon()
+
+    def silence(self) -> float | None:
+        """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
+        if self._plugin is None or self._starting is None:
+            return None
+        if self._heartbeat is None and not self._plugin.heartbeat_asked:
+            return None
+        return max(time.monotonic_ns() - self._plugin.last_sign_of_life, 0) / 1e9
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds of silence that are allowed."""
+        return self._heartbeat if self._heartbeat is not None else DEFAULT_HEARTBEAT
+
+    def statistics(self) -> RingStatistics | None:
+        """Counters of the ring."""
+        if self._plugin is None or self._plugin.closed:
+            return self._last_statistics
+        return self._plugin.statistics()

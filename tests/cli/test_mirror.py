@@ -1,0 +1,262 @@
+"""``mirror``, ``run`` and ``demo`` over the sample chain (clauses IR1, L3, D1)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.support import BLOCKFILES, HELLO, ROOT, SAMPLE_BLOCKS, command, mirror_arguments, mirror_sample, supervm
+
+ANSWERS: dict[str, Any] = json.loads((SAMPLE_BLOCKS.parent / "answers.json").read_text())
+TIP = {"hash": ANSWERS["getblockchaininfo"]["bestblockhash"], "height": ANSWERS["getblockchaininfo"]["blocks"]}
+
+
+def digest(store: Path, chain: str = "bitcoin") -> str:
+    answer: str = supervm("chain", "digest", chain, "--store", store, "--json").json()["digest"]
+    return answer
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of the sample chain."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store.db"
+    assert mirror_sample(store).status == 0
+    return digest(store)
+
+
+def test_the_sample_chain_ends_where_the_node_ended(tmp_path: Path) -> None:
+    ran = mirror_sample(tmp_path / "store.db")
+    assert ran.status == 0, ran.err
+    summary = ran.json()
+    assert set(summary) == {
+        "chain",
+        "tip",
+        "blocks",
+        "transactions",
+        "reorgs",
+        "deepest_reorg",
+        "rejected",
+        "bytes",
+        "seconds",
+    }
+    assert summary["chain"] == "bitcoin"
+    assert summary["tip"] == TIP
+    assert summary["reorgs"] == len(ANSWERS["reorgs"])
+    assert summary["deepest_reorg"] == max(reorg["depth"] for reorg in ANSWERS["reorgs"])
+    assert summary["rejected"] == []
+    assert summary["blocks"] > TIP["height"]
+    assert summary["seconds"] > 0
+
+
+def test_events_rebuild_the_nodes_chain_and_its_reorgs(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    mirror_sample(store)
+    chain: list[str] = []
+    depths, undone = [], 0
+    final = -1
+    for event in supervm("chain", "events", "bitcoin", "--store", store, "--json").lines():
+        if event["step"] == "final":
+            final += 1
+            assert (chain[final], final) == (event["hash"], event["height"])
+            continue
+        if event["step"] == "undo":
+            assert chain.pop() == event["hash"]
+            undone += 1
+            continue
+        if undone:
+            depths.append(undone)
+            undone = 0
+        assert event["height"] == len(chain)
+        chain.append(event["hash"])
+    assert chain == [block["hash"] for block in ANSWERS["chain"]]
+    assert depths == [reorg["depth"] for reorg in ANSWERS["reorgs"]]
+    assert final == TIP["height"] - 101
+
+
+def test_a_second_run_finds_nothing_new(tmp_path: Path, undisturbed: str) -> None:
+    store = tmp_path / "store.db"
+    mirror_sample(store)
+    again = mirror_sample(store).json()
+    assert (again["blocks"], again["bytes"], again["tip"]) == (0, 0, TIP)
+    assert digest(store) == undisturbed
+
+
+def test_killed_again_and_again_it_loses_and_doubles_nothing(tmp_path: Path, undisturbed: str) -> None:
+    store = tmp_path / "store.db"
+    arguments = command(*mirror_arguments(store, SAMPLE_BLOCKS, "regtest"), "--until-idle")
+    for milliseconds in (150, 180, 200, 220, 240, 260, 280):
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(milliseconds / 1000)  # wherever this falls, the outcome must be the same
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    ran = mirror_sample(store)
+    assert ran.status == 0, ran.err
+    assert digest(store) == undisturbed
+
+
+def test_stopped_by_a_signal_it_ends_well(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    arguments = command(*mirror_arguments(store, SAMPLE_BLOCKS, "regtest"), "--set", "follow=true", "--json")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while supervm("chain", "tip", "bitcoin", "--store", store, "--json").out.find(TIP["hash"]) < 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["tip"] == TIP
+    assert "stopping" in err
+
+
+@pytest.mark.parametrize("policy", [[], ["--policy", "strict"], ["--policy", "permissive"]])
+def test_without_dev_it_refuses_and_explains(tmp_path: Path, policy: list[str]) -> None:
+    ran = supervm(
+        "mirror", "--plugin", BLOCKFILES, "--set", "blocks_dir=/", *policy, "--store", tmp_path / "s.db", "--until-idle"
+    )
+    assert ran.status == 1
+    assert "signature" in ran.err
+    assert "--policy dev" in ran.err
+
+
+def test_a_plugin_that_fails_fails_the_run(tmp_path: Path) -> None:
+    ran = supervm(*mirror_arguments(tmp_path / "s.db", tmp_path / "nowhere", "regtest"), "--until-idle", "--json")
+    assert ran.status == 1
+    assert "nowhere" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["mirror"], 2, "--plugin"),
+        (["mirror", "--plugin", ".", "--store", "s.db", "--set", "novalue"], 2, "KEY=VALUE"),
+        (["mirror", "--plugin", ".", "--store", "s.db", "--mode", "widest"], 2, "widest"),
+        (["mirror", "--plugin", ".", "--store", "s.db", "--final-depth", "-1"], 2, "neither a number"),
+        (["mirror", "--plugin", ".", "--store", "s.db", "--policy", "none"], 2, "none"),
+        (["mirror", "--plugin", "nowhere", "--store", "s.db"], 1, "nowhere/plugin.yaml: no such file"),
+        (["run", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
+        ([], 2, "COMMAND"),
+        (["fly"], 2, "fly"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(tmp_path: Path, arguments: list[str], status: int, says: str) -> None:
+    ran = supervm(*arguments, cwd=tmp_path)
+    assert ran.status == status
+    assert says in ran.err
+    assert ran.out == ""
+
+
+def test_a_network_that_does_not_exist_is_a_wrong_setting(tmp_path: Path) -> None:
+    ran = supervm(*mirror_arguments(tmp_path / "s.db", SAMPLE_BLOCKS, "moonnet"), "--until-idle")
+    assert ran.status == 2
+    assert "moonnet" in ran.err
+    assert "regtest" in ran.err
+
+
+def test_another_network_on_the_same_chain_name_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    mirror_sample(store)
+    ran = supervm(*mirror_arguments(store, SAMPLE_BLOCKS, "signet"), "--until-idle")
+    assert ran.status == 2
+    assert "regtest" in ran.err
+    assert "signet" in ran.err
+    named = supervm(*mirror_arguments(store, SAMPLE_BLOCKS, "regtest"), "--chain", "second", "--until-idle", "--json")
+    assert named.status == 0, named.err
+    assert named.json()["tip"] == TIP
+    assert [row["chain"] for row in supervm("chain", "list", "--store", store, "--json").json()] == ["bitcoin", "second"]
+    assert digest(store, "second") == digest(store)
+
+
+def test_hello_is_the_first_plugin(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    ran = supervm("mirror", "--plugin", HELLO, "--policy", "dev", "--store", store, "--until-idle", "--json")
+    assert ran.status == 0, ran.err
+    assert ran.json()["blocks"] == 10
+
+
+class TestRun:
+    def write(self, folder: Path, **changes: object) -> Path:
+        plugins = [
+            {
+                "path": str(BLOCKFILES),
+                "settings": {"blocks_dir": str(SAMPLE_BLOCKS), "network": "regtest"},
+                "name": "sample",
+                "final_depth": 10,
+                "orphans": 100,
+            },
+            {"path": str(HELLO)},
+        ]
+        document = {
+            "store": "node.db",
+            "policy": "dev",
+            "ring": "1MiB",
+            "deadlines": {"init": "5s"},
+            "plugins": plugins,
+        } | changes
+        path = folder / "node.yaml"
+        path.write_text(json.dumps(document))
+        return path
+
+    def test_two_plugins_and_a_store_beside_the_file(self, tmp_path: Path) -> None:
+        ran = supervm("run", self.write(tmp_path), "--until-idle", "--json")
+        assert ran.status == 0, ran.err
+        answer = ran.json()
+        assert {chain["chain"]: chain["tip"]["height"] for chain in answer["chains"]} == {"bitcoin": TIP["height"], "dev": 9}
+        assert [plugin["plugin"] for plugin in answer["plugins"]] == ["sample", "org.supervm.hello"]
+        assert (tmp_path / "node.db").exists()
+        tip = supervm("chain", "tip", "bitcoin", "--store", tmp_path / "node.db", "--json").json()
+        assert tip["final"]["height"] == TIP["height"] - 11
+
+    def test_the_policy_of_the_command_line_wins(self, tmp_path: Path) -> None:
+        ran = supervm("run", self.write(tmp_path), "--until-idle", "--policy", "strict")
+        assert ran.status == 1
+        assert "--policy dev" in ran.err
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"plugins": []}, "plugins"),
+            ({"colour": 1}, "unknown key 'colour'"),
+            ({"ring": "1kB"}, "between 64KiB and 1GiB"),
+            ({"deadlines": {"init": "soon"}}, "deadlines.init: 'soon' is not a length of time"),
+            ({"plugins": [{"path": "x", "final_depth": -1}]}, "plugins[0].final_depth"),
+            ({"plugins": [{"path": "x", "mode": "up"}]}, "plugins[0].mode: 'up' is not one of follow, longest, heaviest"),
+            ({"policy": "lax"}, "policy: 'lax' is not one of dev"),
+        ],
+    )
+    def test_a_wrong_file_is_named_with_the_place(self, tmp_path: Path, changes: dict[str, object], says: str) -> None:
+        ran = supervm("run", self.write(tmp_path, **changes), "--until-idle")
+        assert ran.status == 2
+        assert "node.yaml: " in ran.err
+        assert says in ran.err
+
+
+def test_the_demonstration_names_three_commands_that_work(tmp_path: Path) -> None:
+    ran = supervm("demo", "--store", tmp_path / "store.db", cwd=ROOT)
+    assert ran.status == 0, ran.err
+    assert TIP["hash"] in ran.out
+    commands = [line.strip() for line in ran.out.partition("Try next:")[2].splitlines() if line.strip()]
+    assert len(commands) == 3
+    for line in commands:
+        done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_progress_on_a_terminal_does_not_reach_the_output(tmp_path: Path) -> None:
+    arguments = command(*mirror_arguments(tmp_path / "s.db", SAMPLE_BLOCKS, "regtest"), "--until-idle", "--json")
+    quoted = subprocess.list2cmdline(arguments)
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", f"{quoted} 2>/dev/tty", tmp_path / "typescript"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    _, found, summary = done.stdout.splitlines()[-1].partition('{"chain"')
+    assert json.loads(found + summary)["tip"] == TIP

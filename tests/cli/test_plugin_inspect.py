@@ -1,0 +1,60 @@
+"""``plugin inspect`` (clauses A1, G1)."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.cli.support import BLOCKFILES, HELLO, supervm
+
+
+def test_the_shipped_plugin() -> None:
+    ran = supervm("plugin", "inspect", BLOCKFILES, "--json")
+    assert ran.status == 0, ran.err
+    answer = ran.json()
+    assert answer["manifest"]["id"] == "org.supervm.bitcoin-blockfiles"
+    assert answer["manifest"]["security"]["read_paths"] == ["blocks_dir"]
+    assert answer["says"]["id"] == "org.supervm.bitcoin-blockfiles"
+    assert answer["fault"] is None
+    assert len(answer["library"]["sha256"]) == 64
+    assert "plugin_init" in answer["library"]["exports"]
+    asked = {extension["id"]: extension for extension in answer["extensions"]}
+    assert set(asked) == {"supervm.block_sink/1", "supervm.config/1", "supervm.heartbeat/1", "supervm.resume/1"}
+    assert all(extension["granted"] for extension in asked.values())
+
+
+def test_for_people() -> None:
+    ran = supervm("plugin", "inspect", HELLO)
+    assert ran.status == 0, ran.err
+    assert "agrees with the manifest" in ran.out
+    assert "supervm.block_sink/1 (needs block_stream): granted" in ran.out
+
+
+def test_without_loading_nothing_is_asked() -> None:
+    answer = supervm("plugin", "inspect", HELLO, "--no-load", "--json").json()
+    assert answer["says"] is None
+    assert answer["extensions"]
+
+
+def test_a_disagreement_is_shown_and_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "plugin"
+    shutil.copytree(HELLO, folder)
+    manifest = folder / "plugin.yaml"
+    manifest.write_text(manifest.read_text().replace("[block_stream]", "[submit_tx]"))
+    ran = supervm("plugin", "inspect", folder, "--json")
+    assert ran.status == 1
+    answer = ran.json()
+    assert "capabilities is ['block_stream'] in the binary" in answer["fault"]
+    assert not next(item for item in answer["extensions"] if item["id"] == "supervm.block_sink/1")["granted"]
+
+
+def test_what_is_no_plugin_is_named(tmp_path: Path) -> None:
+    ran = supervm("plugin", "inspect", tmp_path)
+    assert ran.status == 1
+    assert "plugin.yaml: no such file" in ran.err
+    folder = tmp_path / "plugin"
+    shutil.copytree(HELLO, folder)
+    (folder / "hello.so").write_bytes(b"not a library")
+    ran = supervm("plugin", "inspect", folder)
+    assert ran.status == 1
+    assert "hello" in ran.err
