@@ -1,0 +1,60 @@
+"""From a plugin's folder to its manifest and the sealed bytes of its binary: what is verified is what is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from supervm_rt._abi import SealedLibrary
+from supervm_rt.errors import LoadError, ManifestError
+from supervm_rt.model.manifest import Manifest, RunMode
+from supervm_rt.transports.native.library import inspect_library
+from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES
+from supervm_rt.trust.manifest import FILE_NAME, parse_manifest
+
+MAX_BINARY_BYTES = 512 << 20
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a plugin's folder. Raises ManifestError."""
+    path = folder / FILE_NAME
+    data = _read(path, MAX_DOCUMENT_BYTES, ManifestError, "name the folder that holds the plugin's plugin.yaml")
+    return parse_manifest(data, source=str(path))
+
+
+def read_library(folder: Path, manifest: Manifest) -> SealedLibrary:
+    """The native library that the manifest names, sealed. Raises ManifestError, LoadError."""
+    return SealedLibrary(read_library_bytes(folder, manifest))
+
+
+def read_library_bytes(folder: Path, manifest: Manifest) -> bytes:
+    """The bytes of the native library that the manifest names, fit to be loaded in process. Raises ManifestError, LoadError."""
+    if manifest.run_mode is not RunMode.NATIVE or manifest.binary is None:
+        raise ManifestError(
+            f"{manifest.id}: runMode {manifest.run_mode} is not supported by this version",
+            remedy="use a plugin with runMode native",
+        )
+    if manifest.binary.startswith("oci:"):
+        raise ManifestError(f"{manifest.id}: a native plugin's binary is a library, not a container image", remedy="name a .so")
+    path = folder / manifest.binary
+    data = _read(path, MAX_BINARY_BYTES, LoadError, "build the plugin (make -C its folder), or correct binary in plugin.yaml")
+    try:
+        inspect_library(data)
+    except LoadError as error:
+        raise LoadError(f"{path}: {error.message}", remedy=error.remedy) from None
+    return data
+
+
+def _read(path: Path, bound: int, error: type[ManifestError | LoadError], remedy: str) -> bytes:
+    try:
+        # O_NONBLOCK: a FIFO in the place of a file must not hang the host.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(bound + 1)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file", remedy=remedy) from None
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({fault.strerror})", remedy="check the path and its permissions") from None
+    if data is None or len(data) > bound:
+        raise error(f"{path}: not a file of at most {bound} bytes", remedy=remedy)
+    return data

@@ -1,0 +1,181 @@
+"""The runtime itself: a store, its chains, and one supervisor for each plugin."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from supervm_rt.chain.types import ForkRules
+from supervm_rt.errors import ConfigurationError, StoreError, SuperVMError
+from supervm_rt.ir.registry import translator_for
+from supervm_rt.model.events import EventKind, Severity
+from supervm_rt.model.manifest import Capability, Manifest
+from supervm_rt.runtime.binary import read_manifest
+from supervm_rt.runtime.chains import ChainPipeline, ChainSummary
+from supervm_rt.runtime.config import ChainDefault, PluginConfig, RuntimeConfig
+from supervm_rt.runtime.sink import EventSink, Receiver
+from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
+from supervm_rt.store import Store
+from supervm_rt.trust.policy import Policy
+
+
+class Runtime:
+    """What ``open_runtime`` gives: ask it, add plugins to it, wait for it. Use it from the Trio task tree that opened it."""
+
+    def __init__(self, config: RuntimeConfig, store: Store, nursery: trio.Nursery, sink: EventSink) -> None:
+        self.config = config
+        self.sink = sink
+        self.policy = Policy(config.policy)
+        self._store = store
+        self._nursery = nursery
+        self._store_turn = trio.Lock()
+        self._chains: dict[str, ChainPipeline] = {}
+        self._supervisors: dict[str, PluginSupervisor] = {}
+        self._change = trio.Event()
+        self.failure: SuperVMError | None = None
+        """Why the runtime ended, where it ended by itself."""
+
+    # ---- plugins -------------------------------------------------------------------------------------------------------------
+
+    async def add(self, config: PluginConfig) -> str:
+        """Registers a plugin and starts its nursery. Returns its id in this runtime. Raises OperatorError, StoreError.
+
+        The plugin's own failures do not come out here: they are events, and show in ``plugins``.
+        """
+        manifest = await trio.to_thread.run_sync(read_manifest, config.path)
+        plugin = config.name or manifest.id
+        if plugin in self._supervisors:
+            raise ConfigurationError(f"two plugins are called {plugin}", remedy="give one of them a name of its own (name:)")
+        pipeline = None
+        if Capability.BLOCK_STREAM in manifest.capabilities:
+            pipeline = await self._pipeline(config, manifest)
+        supervisor = PluginSupervisor(plugin, config, manifest, pipeline, self)
+        self._supervisors[plugin] = supervisor
+        self._nursery.start_soon(supervisor.run, name=f"plugin {plugin}")
+        return plugin
+
+    async def _pipeline(self, config: PluginConfig, manifest: Manifest) -> ChainPipeline:
+        name = config.chain or manifest.chain
+        translator = translator_for(manifest.chain, config.settings)
+        existing = self._chains.get(name)
+        if existing is not None:
+            theirs = existing.translator
+            if (theirs.family, theirs.network) != (translator.family, translator.network):
+                raise ConfigurationError(
+                    f"chain {name} is {theirs.family} {theirs.network}, and another plugin feeds it "
+                    f"{translator.family} {translator.network}",
+                    remedy="give one of them a chain name of its own (chain:)",
+                )
+            return existing
+        depth = translator.default_final_depth if isinstance(config.final_depth, ChainDefault) else config.final_depth
+        rules = ForkRules(mode=config.mode or translator.default_mode, final_depth=depth, orphan_limit=config.orphan_limit)
+        async with self._store_turn:
+            mirror = await trio.to_thread.run_sync(partial(self._store.mirror, name, translator=translator, rules=rules))
+        pipeline = ChainPipeline(name, mirror, translator, self.sink, self._store_turn)
+        self._chains[name] = pipeline
+        self.sink.emit(
+            EventKind.CHAIN_OPENED,
+            f"{name}: {translator.family} {translator.network}".rstrip(),
+            chain=name,
+            severity=Severity.DEBUG,
+            data={"family": translator.family, "network": translator.network, "mode": str(rules.mode), "final_depth": depth},
+        )
+        return pipeline
+
+    @property
+    def plugins(self) -> Mapping[str, PluginStatus]:
+        """Every plugin by id, as it is now."""
+        return {plugin: supervisor.status() for plugin, supervisor in self._supervisors.items()}
+
+    async def stop(self, plugin: str) -> PluginStatus:
+        """Stops one plugin and waits until it is unloaded or abandoned. Raises ConfigurationError for an unknown one."""
+        supervisor = self._supervisor(plugin)
+        supervisor.stop()
+        while not supervisor.status().finished:
+            await self._change.wait()
+        return supervisor.status()
+
+    def _supervisor(self, plugin: str) -> PluginSupervisor:
+        try:
+            return self._supervisors[plugin]
+        except KeyError:
+            known = ", ".join(self._supervisors) or "none"
+            raise ConfigurationError(f"no plugin is called {plugin}", remedy=f"known: {known}") from None
+
+    # ---- waiting and asking --------------------------------------------------------------------------------------------------
+
+    async def wait_idle(self) -> None:
+        """Waits until every plugin said end of input and all of it is committed, or ended for good."""
+        while not all(status.idle or status.finished for status in self.plugins.values()):
+            await self._change.wait()
+
+    async def wait_finished(self) -> None:
+        """Waits until every plugin ended for good."""
+        while not all(status.finished for status in self.plugins.values()):
+            await self._change.wait()
+
+    @property
+    def chains(self) -> Mapping[str, ChainSummary]:
+        """Every chain by name: its tip and the counters since the runtime opened."""
+        return {name: pipeline.summary for name, pipeline in self._chains.items()}
+
+    # ---- what supervisors need -----------------------------------------------------------------------------------------------
+
+    async def position(self, plugin: str, chain: str) -> bytes | None:
+        """The durable position of a plugin on a chain."""
+        async with self._store_turn:
+            return await trio.to_thread.run_sync(self._store.position, plugin, chain)
+
+    def store_failed(self, error: StoreError) -> None:
+        """Ends the runtime: nothing can be mirrored without its store."""
+        if self.failure is None:
+            self.failure = error
+            self.sink.emit(EventKind.STORE_FAILED, str(error), severity=Severity.ERROR)
+        self._nursery.cancel_scope.cancel()
+
+    def changed(self) -> None:
+        """Wakes the waiters."""
+        self._change.set()
+        self._change = trio.Event()
+
+
+@asynccontextmanager
+async def open_runtime(
+    config: RuntimeConfig | Path | str, *, receivers: tuple[Receiver, ...] = ()
+) -> AsyncGenerator[Runtime, None]:
+    """Opens the store, registers the plugins and runs them until the block ends; then stops and unloads them all.
+
+    ``config``: a RuntimeConfig, or the path of a configuration file. ``receivers`` get every event from the first on; to
+    query the store meanwhile, open it read-only (``supervm_rt.Store``). Raises ConfigurationError, ManifestError, StoreError
+    on entry; on leaving, the StoreError that ended the runtime, if one did. What goes wrong with a plugin is never raised:
+    see ``Runtime.plugins`` and the events.
+    """
+    if not isinstance(config, RuntimeConfig):
+        config = await trio.to_thread.run_sync(RuntimeConfig.load, Path(config))
+    sink = EventSink()
+    for receiver in receivers:
+        sink.add(receiver)
+    store = await trio.to_thread.run_sync(Store.open, config.store)
+    runtime: Runtime | None = None
+    failed: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            runtime = Runtime(config, store, nursery, sink)
+            try:
+                for plugin in config.plugins:
+                    await runtime.add(plugin)
+                yield runtime
+            except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
+                failed = error
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(store.close)
+    if runtime is not None and runtime.failure is not None:
+        raise runtime.failure from None
+    if failed is not None:
+        raise failed

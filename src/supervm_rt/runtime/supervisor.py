@@ -1,0 +1,458 @@
+"""One plugin's whole career: each life in a nursery of its own, and what follows when a life ends (clauses D1, L1, L2, L5)."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from supervm_rt import _abi
+from supervm_rt.errors import (
+    ConfigurationError,
+    LifecycleError,
+    LoadError,
+    ManifestMismatch,
+    OperatorError,
+    PluginQuarantined,
+    PolicyRefused,
+    StoreError,
+    SuperVMError,
+)
+from supervm_rt.model.events import EventKind, Severity
+from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy
+from supervm_rt.model.plugin import AssignedResources, Registration
+from supervm_rt.runtime.binary import read_library
+from supervm_rt.runtime.chains import ChainPipeline
+from supervm_rt.runtime.config import PluginConfig, RuntimeConfig
+from supervm_rt.runtime.lifecycle import ENDED, PluginState, check_transition
+from supervm_rt.runtime.sink import EventSink
+from supervm_rt.transports.interface import CallOverdue, PluginTransport, Received
+from supervm_rt.transports.native.in_process import InProcessTransport
+from supervm_rt.trust.manifest import compare_with_binary
+from supervm_rt.trust.policy import Decision, Policy
+
+_PERMANENT = (OperatorError, LoadError, ManifestMismatch)
+"""Another try would end the same way: somebody has to change a file or a setting first."""
+
+
+class Services(Protocol):
+    """What a supervisor needs of the runtime that owns it."""
+
+    config: RuntimeConfig
+    sink: EventSink
+    policy: Policy
+
+    async def position(self, plugin: str, chain: str) -> bytes | None:
+        """The durable position of a plugin on a chain."""
+
+    def store_failed(self, error: StoreError) -> None:
+        """Ends the runtime with this error."""
+
+    def changed(self) -> None:
+        """Wakes whoever waits for a change of some plugin's status."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStatus:
+    """One plugin, as it is now."""
+
+    plugin: str
+    name: str
+    version: str
+    chain: str
+    state: PluginState
+    generation: int
+    """Which life; 0 before the first registration."""
+    placement: str | None
+    """Where its code runs; None before it was decided."""
+    idle: bool
+    """It said end of input, and all that it said is committed."""
+    finished: bool
+    """It ended, and will not be started again by itself."""
+    failure: SuperVMError | None
+    """Why the last life ended, where it did not end well."""
+    ring: _abi.RingStatistics | None
+
+
+class PluginSupervisor:
+    """Runs one plugin, life after life. ``run`` is the task; everything else may be called from other tasks of the same loop."""
+
+    def __init__(
+        self, plugin: str, config: PluginConfig, manifest: Manifest, pipeline: ChainPipeline | None, services: Services
+    ) -> None:
+        self.plugin = plugin
+        self.manifest = manifest
+        self.chain = config.chain or manifest.chain
+        self._config = config
+        self._pipeline = pipeline
+        self._services = services
+        self._sink = services.sink
+        self._state = PluginState.REGISTERED
+        self._generation = 0
+        self._decision: Decision | None = None
+        self._transport: PluginTransport | None = None
+        self._registration: Registration | None = None
+        self._ended_input = False
+        self._finished = False
+        self._failure: SuperVMError | None = None
+        self._quarantine = False
+        self._life_over = trio.Event()
+        self._stop_asked = trio.Event()
+        self._rejections = 0
+        self._dropped = 0
+
+    # ---- what others may ask -------------------------------------------------------------------------------------------------
+
+    def status(self) -> PluginStatus:
+        """A snapshot."""
+        running = self._state is PluginState.RUNNING
+        streams = Capability.BLOCK_STREAM in self.manifest.capabilities
+        return PluginStatus(
+            plugin=self.plugin,
+            name=self.manifest.name,
+            version=self.manifest.version,
+            chain=self.chain,
+            state=self._state,
+            generation=self._generation,
+            placement=self._decision.placement if self._decision else None,
+            idle=running and (self._ended_input or not streams),
+            finished=self._finished,
+            failure=self._failure,
+            ring=self._transport.statistics() if self._transport else None,
+        )
+
+    def stop(self) -> None:
+        """Ends the present life; no other follows. ``run`` returns when all is cleaned up."""
+        self._stop_asked.set()
+        self._life_over.set()
+
+    # ---- the career ----------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Lives until the plugin ends for good or the task is cancelled."""
+        limits = self._services.config.restarts
+        failures: deque[float] = deque(maxlen=limits.failures)
+        try:
+            while True:
+                await self._life()
+                if self._stop_asked.is_set() or self._state is PluginState.REFUSED:
+                    return
+                if self._failure is not None:
+                    failures.append(trio.current_time())
+                delay = self._next_delay(failures)
+                if delay is None:
+                    return
+                self._emit(
+                    EventKind.PLUGIN_RESTARTING,
+                    f"{self.plugin}: starts again in {delay:.1f} s",
+                    data={"seconds": round(delay, 3), "failures": len(failures)},
+                )
+                with trio.move_on_after(delay):
+                    await self._stop_asked.wait()
+                if self._stop_asked.is_set():
+                    return
+        finally:
+            self._finished = True
+            self._services.changed()
+
+    def _next_delay(self, failures: deque[float]) -> float | None:
+        """Seconds until the next life; None: there is none."""
+        limits = self._services.config.restarts
+        if self._quarantine:
+            self._quarantined(str(self._failure))
+            return None
+        if isinstance(self._failure, _PERMANENT):
+            return None
+        restart = self._config.restart or self.manifest.restart
+        if restart is RestartPolicy.NEVER or (restart is RestartPolicy.ON_FAILURE and self._failure is None):
+            return None
+        recent = [moment for moment in failures if moment > trio.current_time() - limits.window]
+        if len(recent) >= limits.failures:
+            self._quarantined(f"failed {len(recent)} times within {limits.window:g} s")
+            return None
+        backoff = limits.first_delay * 2.0 ** max(len(recent) - 1, 0)
+        return min(backoff, limits.longest_delay) * random.uniform(0.75, 1.25)
+
+    def _quarantined(self, why: str) -> None:
+        self._move(PluginState.QUARANTINED)
+        self._emit(
+            EventKind.PLUGIN_QUARANTINED,
+            f"{self.plugin}: quarantined ({why}); it is not started again by itself",
+            severity=Severity.ERROR,
+            data={"reason": why},
+        )
+
+    # ---- one life ------------------------------------------------------------------------------------------------------------
+
+    async def _life(self) -> None:
+        self._begin_life()
+        try:
+            transport = await self._admit()
+        except SuperVMError as error:
+            self._failed(error)
+            self._move(PluginState.REFUSED)
+            return
+        self._transport = transport
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._bring_up, transport, nursery)
+                await self._life_over.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._end_life(transport)
+
+    def _begin_life(self) -> None:
+        """Registers: hands out id, generation and resources (clause L1)."""
+        self._generation += 1
+        if self._state is not PluginState.REGISTERED:
+            self._move(PluginState.REGISTERED)
+        self._failure = None
+        self._ended_input = False
+        self._rejections = 0
+        self._dropped = 0
+        if not self._stop_asked.is_set():
+            self._life_over = trio.Event()
+        resources = self.manifest.resources
+        self._registration = Registration(
+            plugin=self.plugin,
+            generation=self._generation,
+            chain=self.chain,
+            capabilities=self.manifest.capabilities,
+            resources=AssignedResources(
+                ring_bytes=self._services.config.ring_bytes,
+                cpu=resources.cpu,
+                memory=resources.memory,
+                storage=resources.storage,
+                enforced=False,
+            ),
+        )
+        self._emit(
+            EventKind.PLUGIN_REGISTERED,
+            f"{self.plugin}: registered {self.manifest.name} {self.manifest.version} for chain {self.chain}",
+            data={
+                "name": self.manifest.name,
+                "version": self.manifest.version,
+                "capabilities": sorted(map(str, self.manifest.capabilities)),
+                "ring_bytes": self._services.config.ring_bytes,
+            },
+        )
+
+    async def _admit(self) -> PluginTransport:
+        """Reads and seals the binary and asks the policy about these very bytes. Raises what refuses the plugin."""
+        library = await trio.to_thread.run_sync(read_library, self._config.path, self.manifest)
+        decision = self._services.policy.decide(self.manifest, library.sha256)
+        self._decision = decision
+        self._emit(
+            EventKind.POLICY_DECISION,
+            f"{self.plugin}: {'allowed' if decision.allowed else 'refused'}: {decision.reason}",
+            severity=Severity.INFO if decision.allowed else Severity.ERROR,
+            data={
+                "level": str(decision.level),
+                "allowed": decision.allowed,
+                "sha256": library.sha256.hex(),
+                "capabilities": sorted(map(str, decision.capabilities)),
+                "placement": decision.placement,
+                "warnings": list(decision.warnings),
+            },
+        )
+        if not decision.allowed:
+            library.close()
+            raise PolicyRefused(f"{self.plugin}: {decision.reason}", remedy=decision.remedy)
+        return InProcessTransport(
+            library,
+            name=self.plugin,
+            generation=self._generation,
+            ring_bytes=self._services.config.ring_bytes,
+            heartbeat=self.manifest.heartbeat,
+            deadlines=self._services.config.deadlines,
+        )
+
+    async def _bring_up(self, transport: PluginTransport, nursery: trio.Nursery) -> None:
+        """Load, init, start; what was said is received from load on."""
+        assert self._decision is not None
+        try:
+            self._move(PluginState.LOADING)
+            said = await transport.load()
+            self._move(PluginState.LOADED)
+            compare_with_binary(self.manifest, said)
+            transport.grant(
+                capabilities=self._decision.capabilities,
+                configuration=self._configuration(),
+                position=await self._services.position(self.plugin, self.chain),
+            )
+            nursery.start_soon(self._receive, transport)
+            self._move(PluginState.INITIALISING)
+            await transport.init()
+            self._move(PluginState.INITIALISED)
+            self._move(PluginState.STARTING)
+            nursery.start_soon(self._watch_silence, transport)
+            await transport.start()
+            self._move(PluginState.RUNNING)
+        except SuperVMError as error:
+            self._failed(error)
+
+    def _configuration(self) -> bytes:
+        """The plugin's settings as JSON; paths that it may read are made absolute."""
+        settings = dict(self._config.settings)
+        folder = self._config.settings_folder or Path.cwd()
+        for key in self.manifest.security.read_paths:
+            value = settings.get(key)
+            if isinstance(value, str):
+                settings[key] = str(folder / Path(value).expanduser())
+        try:
+            return json.dumps(settings, allow_nan=False).encode()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
+
+    async def _receive(self, transport: PluginTransport) -> None:
+        """Takes what the plugin says, for as long as the life lasts."""
+        while not self._life_over.is_set():
+            try:
+                received = await transport.receive()
+            except SuperVMError as error:
+                self._failed(error)
+                return
+            # Not to be cancelled half-way: a batch that was taken and not committed would be a hole below the next position.
+            with trio.CancelScope(shield=True):
+                await self._take(received)
+
+    async def _take(self, received: Received) -> None:
+        assert self._registration is not None
+        self._report(received)
+        if not received.frames or self._pipeline is None:
+            return
+        self._ended_input = False
+        try:
+            taken = await self._pipeline.ingest(self._registration, received.frames)
+        except StoreError as error:
+            self._services.store_failed(error)
+            self._failed(error)
+            return
+        self._rejections += taken.rejections
+        limit = self._services.config.rejection_limit
+        if self._rejections > limit:
+            self._quarantine = True
+            self._failed(PluginQuarantined(f"{self.plugin}: more than {limit} of its blocks were rejected"))
+        elif taken.end_of_input:
+            self._ended_input = True
+            self._emit(
+                EventKind.PLUGIN_END_OF_INPUT, f"{self.plugin}: end of input, all of it committed", severity=Severity.DEBUG
+            )
+        self._services.changed()
+
+    def _report(self, received: Received) -> None:
+        for message in received.messages:
+            if message.kind == _abi.MESSAGE_LOG:
+                self._emit(EventKind.PLUGIN_LOG, message.text, severity=Severity(min(max(message.level, 0), 4)))
+            elif message.kind == _abi.MESSAGE_METRIC:
+                self._emit(
+                    EventKind.PLUGIN_METRIC,
+                    f"{message.text} = {message.value:g}",
+                    severity=Severity.TRACE,
+                    data={"name": message.text, "value": message.value},
+                )
+        if received.shutdown is not None:
+            self._emit(
+                EventKind.PLUGIN_SHUTDOWN_REQUESTED,
+                f"{self.plugin}: asks to be shut down (reason {received.shutdown})",
+                data={"reason": received.shutdown},
+            )
+            self._life_over.set()
+        statistics = self._transport.statistics() if self._transport else None
+        if statistics is not None and statistics.dropped_messages > self._dropped:
+            count = statistics.dropped_messages - self._dropped
+            self._dropped = statistics.dropped_messages
+            self._emit(
+                EventKind.PLUGIN_DROPPED,
+                f"{self.plugin}: {count} log lines or metrics came faster than they were taken, and were dropped",
+                severity=Severity.WARNING,
+                data={"dropped": count},
+            )
+
+    async def _watch_silence(self, transport: PluginTransport) -> None:
+        """Ends the life of a plugin that owes a sign of life (clause L2)."""
+        longest = transport.longest_silence
+        while True:
+            await trio.sleep(min(longest / 4, 1.0))
+            silence = transport.silence()
+            if silence is not None and silence > longest:
+                self._emit(
+                    EventKind.PLUGIN_SILENT,
+                    f"{self.plugin}: no sign of life for {silence:.1f} s (allowed: {longest:g} s)",
+                    severity=Severity.ERROR,
+                    data={"seconds": round(silence, 3)},
+                )
+                self._failed(LifecycleError(f"{self.plugin}: hung: no sign of life for {silence:.1f} s"))
+                return
+
+    async def _end_life(self, transport: PluginTransport) -> None:
+        """Stop, take what is left, unload; with deadlines. Runs shielded."""
+        try:
+            if self._state in {PluginState.STARTING, PluginState.RUNNING}:
+                self._move(PluginState.STOPPING)
+            if self._state not in {PluginState.REGISTERED, PluginState.LOADING}:
+                await self._stop(transport)
+                await self._take_rest(transport)
+            if self._state is PluginState.STOPPING:
+                self._move(PluginState.STOPPED)
+            await transport.unload()
+            self._move(PluginState.UNLOADED)
+        except LifecycleError as error:
+            # Its code may still run: nothing of it can be taken away.
+            transport.abandon()
+            self._failed(error)
+            self._move(PluginState.ABANDONED)
+            self._emit(
+                EventKind.PLUGIN_ABANDONED,
+                f"{self.plugin}: abandoned; its thread, slot and mapping stay until the process ends ({error.message})",
+                severity=Severity.ERROR,
+                data={"slots_in_use": _abi.slots_in_use(), "slots": _abi.SLOT_COUNT},
+            )
+
+    async def _stop(self, transport: PluginTransport) -> None:
+        try:
+            await transport.stop()
+        except CallOverdue:
+            raise
+        except LifecycleError as error:  # plugin_stop answered a number: it ended all the same
+            self._failed(error)
+
+    async def _take_rest(self, transport: PluginTransport) -> None:
+        """What the plugin said before it stopped still counts."""
+        while not self._quarantine and not isinstance(self._failure, StoreError):
+            rest = transport.receive_rest()
+            if not rest:
+                return
+            await self._take(rest)
+
+    # ---- small things --------------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: SuperVMError) -> None:
+        """Notes why the life ends (the first reason counts) and ends it."""
+        if self._failure is None:
+            self._failure = error
+            self._emit(EventKind.PLUGIN_FAILED, str(error), severity=Severity.ERROR, data={"blame": error.blame})
+        self._life_over.set()
+
+    def _move(self, new: PluginState) -> None:
+        old = self._state
+        check_transition(self.plugin, old, new)
+        self._state = new
+        self._emit(
+            EventKind.PLUGIN_STATE,
+            f"{self.plugin}: {new}",
+            severity=Severity.DEBUG,
+            data={"from": str(old), "to": str(new), "ended": new in ENDED},
+        )
+        self._services.changed()
+
+    def _emit(
+        self, kind: EventKind, message: str, *, severity: Severity = Severity.INFO, data: dict[str, object] | None = None
+    ) -> None:
+        self._sink.emit(kind, message, severity=severity, registration=self._registration, plugin=self.plugin, data=data)
