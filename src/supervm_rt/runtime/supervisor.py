@@ -261,6 +261,8 @@ class PluginSupervisor:
                 "warnings": list(decision.warnings),
             },
         )
+        for warning in decision.warnings:
+            self._emit(EventKind.POLICY_DECISION, f"{self.plugin}: {warning}", severity=Severity.WARNING)
         if not decision.allowed:
             library.close()
             raise PolicyRefused(f"{self.plugin}: {decision.reason}", remedy=decision.remedy)

@@ -112,7 +112,9 @@ def _inspect(data: bytes) -> LibraryFacts:
     if flags_1 & DF_1_NODELETE:
         raise LoadError("the library asks never to be unloaded (DF_1_NODELETE), so it could not be stopped", remedy=CHILD)
     if text_relocations or flags & DF_TEXTREL:
-        raise LoadError("the library's code must be writable while it is loaded (TEXTREL)", remedy=f"build it with -fPIC, or {CHILD}")
+        raise LoadError(
+            "the library's code must be writable while it is loaded (TEXTREL)", remedy=f"build it with -fPIC, or {CHILD}"
+        )
 
     exports: set[str] = set()
     for symbol in segment.iter_symbols():

@@ -1,0 +1,159 @@
+"""Running a node from the command line: signals, what is shown meanwhile, and what is told at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from supervm_rt.cli.output import block_ref
+from supervm_rt.errors import SuperVMError
+from supervm_rt.model.events import EventKind, HostEvent, Severity
+from supervm_rt.runtime import ChainSummary, PluginStatus, Runtime, RuntimeConfig, open_runtime
+
+_SHOWN = frozenset(
+    {
+        EventKind.CHAIN_REJECTED,
+        EventKind.CHAIN_REORG,
+        EventKind.PLUGIN_ABANDONED,
+        EventKind.PLUGIN_DROPPED,
+        EventKind.PLUGIN_FAILED,
+        EventKind.PLUGIN_LOG,
+        EventKind.PLUGIN_QUARANTINED,
+        EventKind.PLUGIN_REGISTERED,
+        EventKind.PLUGIN_RESTARTING,
+        EventKind.PLUGIN_SHUTDOWN_REQUESTED,
+        EventKind.PLUGIN_SILENT,
+        EventKind.POLICY_DECISION,
+    }
+)
+_SECONDS_BETWEEN_LINES = 5.0
+_MOST_REJECTIONS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """How a run ended."""
+
+    chains: Mapping[str, ChainSummary]
+    plugins: Mapping[str, PluginStatus]
+    seconds: float
+
+    @property
+    def failed(self) -> list[PluginStatus]:
+        """Plugins that did not end well."""
+        return [status for status in self.plugins.values() if status.failure is not None]
+
+
+def run_node(config: RuntimeConfig, *, until_idle: bool) -> NodeResult:
+    """Runs a node until its plugins are idle (where asked), have all ended, or a signal comes."""
+    return trio.run(_run, config, until_idle)
+
+
+async def _run(config: RuntimeConfig, until_idle: bool) -> NodeResult:
+    started = time.monotonic()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    runtime: Runtime | None = None
+    failure: SuperVMError | None = None
+    async with trio.open_nursery() as watchers:
+        with trio.CancelScope() as scope:
+            await watchers.start(_watch_signals, scope)
+            try:
+                async with open_runtime(config, receivers=(_Narrator(console),)) as runtime:
+                    watchers.start_soon(_show_progress, runtime, console)
+                    await (runtime.wait_idle() if until_idle else runtime.wait_finished())
+            except SuperVMError as error:
+                failure = error
+        watchers.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if runtime is None:  # a signal came before it had opened
+        raise KeyboardInterrupt
+    return NodeResult(runtime.chains, runtime.plugins, time.monotonic() - started)
+
+
+async def _watch_signals(scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """The first SIGINT or SIGTERM stops the node in good order, the second at once: the store is whole either way."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for number in signals:
+            if scope.cancel_called:
+                os._exit(128 + number)
+            print("supervm-rt: stopping (once more to stop at once)", file=sys.stderr)
+            scope.cancel()
+
+
+class _Narrator:
+    """Shows events as they come: what an operator should know, one line each."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._rejected = 0
+
+    def __call__(self, event: HostEvent) -> None:
+        if event.kind not in _SHOWN or event.severity < Severity.INFO:
+            return
+        if event.kind is EventKind.CHAIN_REJECTED:
+            self._rejected += 1
+            if self._rejected > _MOST_REJECTIONS_SHOWN:
+                return
+        colour = {Severity.WARNING: "yellow", Severity.ERROR: "red"}.get(event.severity, "default")
+        source = f"{event.plugin} says: " if event.kind is EventKind.PLUGIN_LOG else ""
+        self._console.print(f"[{colour}]{escape(source + event.message)}[/]")
+        if event.kind is EventKind.CHAIN_REJECTED and self._rejected == _MOST_REJECTIONS_SHOWN:
+            self._console.print("further rejections are counted, not shown")
+
+
+async def _show_progress(runtime: Runtime, console: Console) -> None:
+    """A live line on a terminal, a plain line now and then elsewhere."""
+    if console.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
+            task = progress.add_task("starting")
+            while True:
+                progress.update(task, description=escape(_progress_text(runtime)), refresh=True)
+                await trio.sleep(0.1)
+    while True:
+        await trio.sleep(_SECONDS_BETWEEN_LINES)
+        console.print(escape(_progress_text(runtime)))
+
+
+def _progress_text(runtime: Runtime) -> str:
+    return "; ".join(
+        f"{summary.chain}: height {summary.tip.height if summary.tip else '-'}, {summary.blocks} blocks, "
+        f"{summary.transactions} transactions, {summary.reorgs} reorgs, {summary.raw_bytes / 1e6:.1f} MB"
+        for summary in runtime.chains.values()
+    )
+
+
+def chain_summary(summary: ChainSummary, seconds: float) -> dict[str, object]:
+    """What a run did to one chain, for JSON."""
+    return {
+        "chain": summary.chain,
+        "tip": block_ref(summary.tip),
+        "blocks": summary.blocks,
+        "transactions": summary.transactions,
+        "reorgs": summary.reorgs,
+        "deepest_reorg": summary.deepest_reorg,
+        "rejected": [
+            {"hash": rejection.hash.hex() if rejection.hash else None, "reason": str(rejection.reason)}
+            for rejection in summary.rejected.values()
+        ],
+        "bytes": summary.raw_bytes,
+        "seconds": round(seconds, 3),
+    }
+
+
+def exit_status(result: NodeResult) -> int:
+    """0, or 1 with a line about each plugin that did not end well."""
+    for status in result.failed:
+        print(f"supervm-rt: {status.failure}", file=sys.stderr)
+    return 1 if result.failed else 0

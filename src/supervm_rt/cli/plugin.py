@@ -1,0 +1,193 @@
+"""``plugin inspect DIR``: what a plugin is, before anybody runs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from supervm_rt._abi import NativePlugin, SealedLibrary
+from supervm_rt.cli.output import add_json_option, print_fields, print_json
+from supervm_rt.errors import ManifestMismatch, SuperVMError
+from supervm_rt.model.manifest import Manifest
+from supervm_rt.runtime.binary import read_library_bytes, read_manifest
+from supervm_rt.transports.native.library import inspect_library
+from supervm_rt.trust.manifest import compare_with_binary
+
+_EXTENSION_ID = re.compile(rb"(?<![A-Za-z0-9_.-])((?:supervm|com|org|net|io|dev)(?:\.[a-z0-9_]+)+/[0-9]{1,4})(?![A-Za-z0-9_/.-])")
+_HOST_EXTENSIONS = {
+    "supervm.block_sink/1": "block_stream",
+    "supervm.resume/1": "block_stream",
+    "supervm.config/1": None,
+    "supervm.heartbeat/1": None,
+}
+"""Each extension that this host has, and the capability that it needs."""
+_SECONDS_TO_ANSWER = 30
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the commands."""
+    parser: argparse.ArgumentParser = commands.add_parser("plugin", help="look at a plugin")
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    action: argparse.ArgumentParser = actions.add_parser(
+        "inspect",
+        help="the manifest, what the library says of itself, and the extensions that it asks for",
+        description="Shows a plugin's manifest, what its library says of itself, and the extensions that it asks for. "
+        "To be asked, the library is loaded in a process of its own, which runs its code with your rights: use --no-load "
+        "for one you do not trust.",
+    )
+    action.add_argument("folder", type=Path, metavar="DIR", help="the folder that holds plugin.yaml")
+    action.add_argument("--no-load", action="store_true", help="do not load the library; only read it")
+    add_json_option(action)
+    action.set_defaults(command=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    manifest = read_manifest(options.folder)
+    data = read_library_bytes(options.folder, manifest)
+    facts = inspect_library(data)
+    library = SealedLibrary(data)
+    try:
+        said, fault = (None, None) if options.no_load else _ask(manifest, library)
+    finally:
+        library.close()
+    asks = sorted({match.decode() for match in _EXTENSION_ID.findall(data)})
+    answer: dict[str, Any] = {
+        "manifest": _manifest_json(manifest),
+        "library": {
+            "sha256": library.sha256.hex(),
+            "size": library.size,
+            "exports": sorted(facts.exports),
+            "needed": list(facts.needed),
+        },
+        "says": said,
+        "fault": fault,
+        "extensions": [{"id": name, **_extension(name, manifest)} for name in asks],
+    }
+    if options.json:
+        print_json(answer)
+    else:
+        _show(answer)
+    return 1 if fault else 0
+
+
+def _extension(name: str, manifest: Manifest) -> dict[str, Any]:
+    needs = _HOST_EXTENSIONS.get(name)
+    known = name in _HOST_EXTENSIONS
+    granted = known and (needs is None or needs in map(str, manifest.capabilities))
+    return {"known": known, "capability": needs, "granted": granted}
+
+
+def _ask(manifest: Manifest, library: SealedLibrary) -> tuple[Any, str | None]:
+    """(what the library says, what is wrong with it), asked in a process of its own that may crash or hang."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "supervm_rt.cli.plugin", str(library.fd)],
+            pass_fds=[library.fd],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS_TO_ANSWER,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"loading it did not end within {_SECONDS_TO_ANSWER} s"
+    if done.returncode < 0:
+        return None, f"loading it ended the process by signal {-done.returncode}"
+    if done.returncode > 0 or _ANSWER not in done.stdout:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        return None, lines[-1] if lines else f"loading it ended the process with status {done.returncode}"
+    # The answer comes after all that the library itself may have printed.
+    said = done.stdout.rpartition(_ANSWER)[2]
+    try:
+        compare_with_binary(manifest, said)
+    except ManifestMismatch as error:
+        fault: str | None = str(error)
+    else:
+        fault = None
+    try:
+        return json.loads(said), fault
+    except (ValueError, RecursionError):
+        return said.decode(errors="replace"), fault
+
+
+_ANSWER = b"\n---- plugin_get_manifest_json ----\n"
+
+
+def _answer(descriptor: int) -> int:
+    """The other end of ``_ask``: loads the library that is open at this descriptor."""
+    with Path(f"/proc/self/fd/{descriptor}").open("rb") as file:
+        data = file.read()
+    plugin: NativePlugin | None = None
+    try:
+        with SealedLibrary(data) as library:
+            plugin = NativePlugin(library)
+        said = plugin.manifest_json()
+    except SuperVMError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        if plugin is not None:
+            plugin.abandon()  # the process ends next: nothing is gained by running its destructors
+    sys.stdout.flush()
+    sys.stdout.buffer.write(_ANSWER + said)
+    sys.stdout.flush()
+    return 0
+
+
+def _manifest_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as it was understood: defaults filled in, amounts in bytes, cores and seconds."""
+    return {
+        "id": manifest.id,
+        "name": manifest.name,
+        "version": manifest.version,
+        "chain": manifest.chain,
+        "capabilities": sorted(map(str, manifest.capabilities)),
+        "binary": manifest.binary,
+        "runMode": str(manifest.run_mode),
+        "resources": {
+            "cpu": manifest.resources.cpu,
+            "memory": manifest.resources.memory,
+            "storage": manifest.resources.storage,
+        },
+        "security": {
+            "sandbox": manifest.security.sandbox,
+            "seccomp_profile": manifest.security.seccomp_profile,
+            "read_paths": list(manifest.security.read_paths),
+        },
+        "signature": manifest.signature,
+        "heartbeat": manifest.heartbeat,
+        "restart": str(manifest.restart),
+        "notes": manifest.notes,
+    }
+
+
+def _show(answer: dict[str, Any]) -> None:
+    print("manifest")
+    print_fields({f"  {name}": _plain(value) for name, value in answer["manifest"].items() if value not in (None, "")})
+    print("library")
+    print_fields({f"  {name}": _plain(value) for name, value in answer["library"].items()})
+    print("says of itself")
+    if answer["says"] is not None:
+        print(f"  {json.dumps(answer['says'])}")
+    print(f"  {answer['fault'] or ('agrees with the manifest' if answer['says'] is not None else 'was not asked')}")
+    print("asks for")
+    for extension in answer["extensions"]:
+        state = "granted" if extension["granted"] else "not granted" if extension["known"] else "unknown to this host"
+        needs = f" (needs {extension['capability']})" if extension["capability"] else ""
+        print(f"  {extension['id']}{needs}: {state}")
+    if not answer["extensions"]:
+        print("  nothing")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item not in (None, []))
+    return ", ".join(map(str, value)) if isinstance(value, list) else " ".join(str(value).split())
+
+
+if __name__ == "__main__":
+    sys.exit(_answer(int(sys.argv[1])))
