@@ -216,17 +216,12 @@ static enum failure check_network(struct reader *reader, int folder_fd)
     return FAILURE_NONE;
 }
 
-static enum failure check_files(struct reader *reader, DIR *folder)
+/* There is no block file: an error, unless a node is expected to write some. */
+static enum failure check_empty(const struct reader *reader, int folder_fd)
 {
-    if (!list_files(reader, folder)) {
-        host_say(SUPERVM_LOG_ERROR, "%s cannot be listed: %s", reader->settings.blocks_dir, strerror(errno));
-        return FAILURE_FOLDER;
-    }
-    if (reader->count > 0)
-        return check_network(reader, dirfd(folder));
     struct stat status;
     const char *hint = "";
-    if (fstatat(dirfd(folder), "blocks", &status, 0) == 0)
+    if (fstatat(folder_fd, "blocks", &status, 0) == 0)
         hint = " (it has a folder blocks inside: is that the one?)";
     if (reader->settings.follow) {
         host_say(SUPERVM_LOG_WARNING, "%s has no block files (blk00000.dat) yet%s: waiting for a node to write them",
@@ -237,6 +232,22 @@ static enum failure check_files(struct reader *reader, DIR *folder)
              "%s has no block files (blk00000.dat)%s: set blocks_dir to the blocks folder of a node's data folder",
              reader->settings.blocks_dir, hint);
     return FAILURE_EMPTY;
+}
+
+static enum failure check_folder(struct reader *reader, DIR *folder)
+{
+    if (!list_files(reader, folder)) {
+        host_say(SUPERVM_LOG_ERROR, "%s cannot be listed: %s", reader->settings.blocks_dir, strerror(errno));
+        return FAILURE_FOLDER;
+    }
+    if (reader->count == 0)
+        return check_empty(reader, dirfd(folder));
+    const char *error = load_key(&reader->key, dirfd(folder));
+    if (error != NULL) {
+        host_say(SUPERVM_LOG_ERROR, "%s/xor.dat cannot be used: %s", reader->settings.blocks_dir, error);
+        return FAILURE_XOR_KEY;
+    }
+    return check_network(reader, dirfd(folder));
 }
 
 enum failure reader_open(struct reader *reader, const struct settings *settings)
@@ -251,13 +262,8 @@ enum failure reader_open(struct reader *reader, const struct settings *settings)
     }
     reader->scratch = malloc(SCRATCH_BYTES);
     enum failure failure = reader->scratch == NULL ? FAILURE_SYSTEM : FAILURE_NONE;
-    const char *key_error = load_key(&reader->key, dirfd(folder));
-    if (key_error != NULL) {
-        host_say(SUPERVM_LOG_ERROR, "%s/xor.dat cannot be used: %s", settings->blocks_dir, key_error);
-        failure = FAILURE_XOR_KEY;
-    }
     if (failure == FAILURE_NONE)
-        failure = check_files(reader, folder);
+        failure = check_folder(reader, folder);
     if (failure == FAILURE_NONE)
         failure = resume(reader, dirfd(folder));
     closedir(folder);
@@ -279,18 +285,24 @@ void reader_close(struct reader *reader)
 
 /* ---- passes ------------------------------------------------------------------------------------------------------------ */
 
-/* The key again, in each pass: a node that was started after this plugin, or set up anew, has made one since. */
+/* The key again, in each pass: a node that was started after this plugin, or set up anew, has made one since. It does so before
+ * it writes its first block file, so a key that is read after the files were listed is theirs. */
 static const char *renew_key(struct reader *reader, int folder_fd)
 {
     struct xor_key key;
-    const char *error = load_key(&key, folder_fd);
-    if (error != NULL || memcmp(&key, &reader->key, sizeof key) == 0)
+    const char *error = reader->count == 0 ? NULL : load_key(&key, folder_fd);
+    if (error != NULL || reader->count == 0 || memcmp(&key, &reader->key, sizeof key) == 0)
         return error;
     reader->key = key;
-    if (reader->count > 0) {
-        host_say(SUPERVM_LOG_WARNING, "xor.dat has changed, so these are other files: every file is read again");
-        start_from_beginning(reader);
+    bool told = false;
+    for (size_t i = 0; i < reader->count; i++) {
+        struct block_file *file = &reader->files[i];
+        if (file->touched && !told)
+            host_say(SUPERVM_LOG_WARNING, "xor.dat has changed, so these are other files: every file is read again");
+        told |= file->touched;
+        *file = (struct block_file){.cursor.file = file->cursor.file};
     }
+    reader->claim = reader->settings.start_height;
     return NULL;
 }
 
@@ -300,11 +312,10 @@ enum pass_end reader_pass(struct reader *reader, bool *progress, bool *unsettled
     enum pass_end end = PASS_DONE;
     *progress = *unsettled = false;
     DIR *folder = opendir(reader->settings.blocks_dir);
-    const char *error = folder == NULL ? strerror(errno) : renew_key(reader, dirfd(folder));
-    const char *culprit = folder == NULL ? "" : "/xor.dat";
-    if (error == NULL && !list_files(reader, folder)) {
-        error = strerror(errno);
-        culprit = "";
+    const char *error = folder == NULL || !list_files(reader, folder) ? strerror(errno) : NULL, *culprit = "";
+    if (error == NULL) {
+        error = renew_key(reader, dirfd(folder));
+        culprit = "/xor.dat";
     }
     if (error != NULL && !reader->folder_failed)
         host_say(SUPERVM_LOG_ERROR, "%s%s cannot be read any more: %s", reader->settings.blocks_dir, culprit, error);

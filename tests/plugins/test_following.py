@@ -220,10 +220,14 @@ def test_an_empty_folder_is_waited_for(blockfiles: Path, tmp_path: Path) -> None
         assert host.until_idle() == []
         assert "has no block files (blk00000.dat) yet" in host.lines(WARNING)[0]
         folder.key = KEY
+        # The node makes its key file and then fills it.
+        (folder.path / "xor.dat").touch()
+        (folder.path / "index").mkdir()
         (folder.path / "xor.dat").write_bytes(KEY)
         folder.append(0, record(payload(0)), preallocate=CHUNK)
         assert host.until_blocks(1) == [payload(0)]
         assert host.blocks[0].height == 0
+    assert host.lines(ERROR) == []
 
 
 def test_pruned_files(blockfiles: Path, folder: BlocksFolder) -> None:

@@ -1,0 +1,54 @@
+"""One writer: an advisory lock on a file beside the store, which names the process that holds it.
+
+The kernel gives the lock back when its holder ends, however it ends. The file itself stays: taking it away would let two
+processes hold locks on two files of one name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from supervm_rt.errors import StoreLocked
+from supervm_rt.store.faults import from_system
+
+
+class WriterLock:
+    """Held from construction until ``release``."""
+
+    def __init__(self, store: Path) -> None:
+        """Raises StoreLocked where another process, or another part of this one, holds it; StoreError where there can be none."""
+        path = store.with_name(store.name + ".lock")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise from_system(error, path, "write the lock file") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            who = f"process {holder}" if holder.isdecimal() else "another process"
+            raise StoreLocked(
+                f"{who} has the store {store} open for writing", remedy="stop it, name another store, or open this one read-only"
+            ) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise from_system(error, path, "lock") from error
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise from_system(error, path, "write the lock file") from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """May be called again."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+            os.close(descriptor)
