@@ -334,7 +334,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 def run_python(script: str, *arguments: str) -> str:
     """What the script prints, in a process of its own: for what would leave this one with a slot less."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *arguments], capture_output=True, text=True, check=False, env=environment
     )
