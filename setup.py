@@ -45,7 +45,7 @@ def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Exte
 
 
 def shipped_plugin(name: str) -> Extension:
-    """A plugin that comes with the package: a plain library, built into its own folder (src/supervm_rt/plugins is a link to it)."""
+    """A plugin that comes with the package: a plain library, built into its own folder (src/supervm_rt/plugins is a link)."""
     return Extension(
         f"supervm_rt.plugins.{name}.{name}",
         sorted(str(path) for path in Path("plugins", name).glob("*.c")),

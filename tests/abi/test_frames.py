@@ -279,7 +279,7 @@ def test_a_waiting_publisher_wakes_a_host_that_only_keeps_frames(loaded: Loaded,
     kept: list[Frame] = []
     while len(kept) < 1000:
         kept += loaded.plugin.read(5)
-        if loaded.plugin.prepare_wait():
+        if len(kept) < 1000 and loaded.plugin.prepare_wait():
             wait_readable(loaded)
             loaded.plugin.finish_wait()
     assert publisher.join() == OK
@@ -305,8 +305,6 @@ def test_a_pin_that_ends_while_the_host_sleeps_lets_the_publisher_go_on(loaded: 
 
 
 def wait_readable(loaded: Loaded) -> None:
-
-
     assert select.select([loaded.plugin.event_fd], [], [], 20)[0], "nobody woke the host"
 
 
@@ -353,8 +351,6 @@ def test_whatever_is_kept_dropped_and_exported_the_content_stays(mailbox: bytes,
 
 
 def reserve_and_commit(loaded: Loaded, block: Block, payload: bytes) -> int:
-
-
     status, place = loaded.host.try_reserve(len(payload) + 5 if len(payload) + 5 <= loaded.plugin.max_payload else len(payload))
     if status != OK:
         return status

@@ -21,6 +21,10 @@ from tests.abi.support import (
 )
 
 
+EVERY: list[Lent] = []
+"""A release may run when the test that lent the memory is over."""
+
+
 class Lent:
     """One payload that is lent to the host, and how often it came back."""
 
@@ -29,6 +33,7 @@ class Lent:
         self.count = c.c_uint64()
         self.release = driver.address("release")
         self.payload = payload
+        EVERY.append(self)
 
     def publish(self, loaded: Loaded, *, struct_size: int | None = None) -> int:
         block = block_of(b"", height=5, hash_=b"h" * 32, position=b"pos")
@@ -131,7 +136,7 @@ def test_a_kept_frame_leaves_the_ring_but_not_the_plugins_memory(loaded: Loaded,
 
 def test_many_go_back_once_each(mailbox: bytes, driver: Driver) -> None:
     before = driver.released()
-    with running(mailbox, ring_bytes=1 << 16) as loaded:
+    with running(mailbox, ring_bytes=1 << 20) as loaded:
         lent = []
         for number in range(2000):
             lent.append(lend(loaded, driver))

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from tests.chain.model import Answer, Model
-from tests.chain.support import MemoryChain
 
 from supervm_rt.chain.types import Candidate, ForkRules, Outcome
 from supervm_rt.model.chain import BlockRef, ForkMode
+from tests.chain.model import Answer, Model
+from tests.chain.support import MemoryChain
 
 T = TypeVar("T")
 MANY = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

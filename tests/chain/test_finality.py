@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tests.chain.support import Story
 
 from supervm_rt.model.chain import ForkMode
+from tests.chain.support import Story
 
 FOLLOW, LONGEST, HEAVIEST = ForkMode.FOLLOW, ForkMode.LONGEST, ForkMode.HEAVIEST
 EVERY_MODE = pytest.mark.parametrize("mode", list(ForkMode))

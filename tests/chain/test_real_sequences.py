@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from tests.chain.support import replay_in_memory
 from tests.vectors import ethereum, regtest
 

@@ -13,10 +13,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from tests.chain.support import MemoryChain
 
 from supervm_rt.chain.types import Candidate, ForkRules, Outcome
 from supervm_rt.model.chain import BlockRef, ForkMode, Step
+from tests.chain.support import MemoryChain
 
 
 def counted(work: Callable[[], Outcome]) -> tuple[Outcome, int]:

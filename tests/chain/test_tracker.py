@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from tests.chain.support import MemoryChain, Story
 
 from supervm_rt.chain.tracker import MAX_HEIGHT, MAX_WEIGHT, ForkTracker
 from supervm_rt.chain.types import Candidate, ForkRules, ForkState, WindowBlock
 from supervm_rt.model.chain import BlockRef, ForkMode, Reason
+from tests.chain.support import MemoryChain, Story
 
 FOLLOW, LONGEST, HEAVIEST = ForkMode.FOLLOW, ForkMode.LONGEST, ForkMode.HEAVIEST
 EVERY_MODE = pytest.mark.parametrize("mode", list(ForkMode))

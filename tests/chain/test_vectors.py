@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.chain.support import replay_in_memory
 
 from supervm_rt.chain.types import Candidate, ForkRules
 from supervm_rt.chain.vectors import (
@@ -27,6 +26,7 @@ from supervm_rt.chain.vectors import (
     text_from_id,
 )
 from supervm_rt.model.chain import BlockRef, ForkMode, Reason
+from tests.chain.support import replay_in_memory
 
 SETUP = VectorSetup(ForkRules(ForkMode.HEAVIEST, None, 0), BlockRef(b"a0", 10))
 BLOCK = {"hash": "b1", "parent": "a0", "height": 11, "weight": 2}

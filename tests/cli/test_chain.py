@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.cli.support import SAMPLE_BLOCKS, mirror_sample, supervm
 
 ANSWERS: dict[str, Any] = json.loads((SAMPLE_BLOCKS.parent / "answers.json").read_text())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.cli.support import BLOCKFILES, HELLO, ROOT, SAMPLE_BLOCKS, command, mirror_arguments, mirror_sample, supervm
 
 ANSWERS: dict[str, Any] = json.loads((SAMPLE_BLOCKS.parent / "answers.json").read_text())

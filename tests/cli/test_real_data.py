@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.cli.support import ROOT, mirror_arguments, supervm
 from tests.vectors import ethereum, regtest
 

@@ -8,6 +8,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from supervm_rt.ir._bitcoin import parse_block
+from supervm_rt.ir.bitcoin import BitcoinTranslator
+from supervm_rt.ir.translator import BlockRefused, RawBlock, TranslatedBlock
+from supervm_rt.model.chain import Reason
 from tests.ir.blocks import (
     REGTEST_LIMIT,
     Block,
@@ -23,11 +28,6 @@ from tests.ir.blocks import (
     spend,
     witness_block,
 )
-
-from supervm_rt.ir._bitcoin import parse_block
-from supervm_rt.ir.bitcoin import BitcoinTranslator
-from supervm_rt.ir.translator import BlockRefused, RawBlock, TranslatedBlock
-from supervm_rt.model.chain import Reason
 
 REGTEST = BitcoinTranslator("regtest")
 FULL = witness_block()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.ir.blocks import Block, coinbase, spend, witness_block
 
 from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.columns import (
@@ -35,6 +34,7 @@ from supervm_rt.ir.columns import encode_columns as encode
 from supervm_rt.ir.decode import decode_block
 from supervm_rt.ir.schemas import BITCOIN, BITCOIN_WITNESS
 from supervm_rt.ir.translator import RawBlock
+from tests.ir.blocks import Block, coinbase, spend, witness_block
 
 Tables = Mapping[str, Mapping[str, ColumnData]]
 

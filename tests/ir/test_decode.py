@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.ir.blocks import Block, coinbase, merkle, spend, witness_block
-from tests.ir.test_columns import values
 
 from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.columns import BINARY, INT64, UINT8, UINT32, ColumnData, Columns, ColumnsError, encode_columns, fixed
 from supervm_rt.ir.decode import LazyTransactions, decode_block
 from supervm_rt.ir.translator import RawBlock
 from supervm_rt.model.ir import BlockIR, TransactionInput, TransactionIR, TransactionKind
+from tests.ir.blocks import Block, coinbase, merkle, spend, witness_block
+from tests.ir.test_columns import values
 
 FULL = witness_block()
 RAW = FULL.raw()

@@ -14,13 +14,13 @@ from typing import Any
 import jsonschema
 import pytest
 from bitcoin.core import CBlock
-from tests.ir import shapes
 
 from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.decode import decode_block
 from supervm_rt.ir.render import block_json, transaction_json
 from supervm_rt.ir.translator import BlockRefused, RawBlock, TranslatedBlock
 from supervm_rt.model.ir import TransactionInput
+from tests.ir import shapes
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "bitcoin"
 

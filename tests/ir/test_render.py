@@ -6,8 +6,6 @@ import json
 
 import jsonschema
 import pytest
-from tests.ir import shapes
-from tests.ir.blocks import GENESIS_HASH, RESERVED, witness_block
 
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.ir.bitcoin import BitcoinTranslator
@@ -15,6 +13,8 @@ from supervm_rt.ir.decode import decode_block
 from supervm_rt.ir.dev import DevTranslator
 from supervm_rt.ir.render import block_json, transaction_json
 from supervm_rt.ir.translator import RawBlock
+from tests.ir import shapes
+from tests.ir.blocks import GENESIS_HASH, RESERVED, witness_block
 
 BLOCK = decode_block(BitcoinTranslator("regtest").translate(RawBlock(witness_block().raw())).ir)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.nodes.bitcoind import Bitcoind
 from tests.nodes.runtime_process import Follower, ask, mirror_all
 

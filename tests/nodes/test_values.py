@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.nodes.agreement import assert_block_agrees, assert_transaction_agrees, satoshis
-from tests.nodes.bitcoind import Bitcoind
-from tests.nodes.claims import Claims
-from tests.sample.block_reader import block_hash, parse_block, read_folder, read_records
 
 from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.decode import decode_block
 from supervm_rt.ir.translator import TranslatedBlock
 from supervm_rt.model.ir import BlockIR
+from tests.nodes.agreement import assert_block_agrees, assert_transaction_agrees, satoshis
+from tests.nodes.bitcoind import Bitcoind
+from tests.nodes.claims import Claims
+from tests.sample.block_reader import block_hash, parse_block, read_folder, read_records
 
 pytestmark = pytest.mark.nodes
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.nodes.bitcoind import Bitcoind, RpcError
-from tests.nodes.claims import Claims
-from tests.sample.block_reader import ReadTransaction, block_hash, double_sha256, parse_block, parse_transaction, read_folder
 
 from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.translator import BlockRefused
+from tests.nodes.bitcoind import Bitcoind, RpcError
+from tests.nodes.claims import Claims
+from tests.sample.block_reader import ReadTransaction, block_hash, double_sha256, parse_block, parse_transaction, read_folder
 
 SAMPLE = Path(__file__).parents[2] / "src" / "supervm_rt" / "demo" / "sample-chain"
 REGTEST_MAGIC = bytes.fromhex("fabfb5da")

@@ -245,8 +245,21 @@ def test_request_for_shutdown_ends_the_plugin_that_asks_and_no_other(node: Node,
 
     trio.run(main)
     (request,) = node.of(EventKind.PLUGIN_SHUTDOWN_REQUESTED)
-    assert request.data["reason"] == 42
+    assert request.data["reason"] == 0
     assert node.states()[-3:] == GOOD_LIFE[-3:]
+
+
+def test_a_plugin_that_gives_up_has_failed(node: Node, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "publish gives-up")) as runtime:
+            with trio.fail_after(20):
+                await runtime.wait_finished()
+            assert "gave up (reason 42)" in failure(runtime)
+            assert runtime.chains["dev"].blocks == 100
+
+    trio.run(main)
+    (request,) = node.of(EventKind.PLUGIN_SHUTDOWN_REQUESTED)
+    assert request.data["reason"] == 42
 
 
 def test_failures_are_restarted_later_each_time_then_quarantined(node: Node, make_plugin: MakePlugin) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.nodes.runtime_process import ask, ask_lines, mirror_all
 
 SAMPLE = Path(__file__).parents[2] / "src" / "supervm_rt" / "demo" / "sample-chain"

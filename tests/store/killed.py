@@ -11,9 +11,8 @@ import sys
 import threading
 from random import Random
 
-from tests.store.support import CHAIN, PLUGIN, dev_mirror, mixed_inputs
-
 from supervm_rt.store import Store
+from tests.store.support import CHAIN, PLUGIN, dev_mirror, mixed_inputs
 
 
 def main() -> None:

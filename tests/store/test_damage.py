@@ -6,12 +6,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.store.support import PLUGIN, REGTEST, bitcoin_block, bitcoin_id, coinbase, dev_mirror, mixed_inputs
 
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import NotInStore, StoreCorrupt, StoreTooNew
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.store import Store, digest
+from tests.store.support import PLUGIN, REGTEST, bitcoin_block, bitcoin_id, coinbase, dev_mirror, mixed_inputs
 
 RULES = ForkRules(ForkMode.HEAVIEST, final_depth=5, orphan_limit=50)
 INPUTS = mixed_inputs(1, 120)

@@ -14,12 +14,12 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.store.support import CHAIN, DEV, HEAVIEST, PLUGIN, block, dev_mirror, environment, fill, line, mixed_inputs
 
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import NotInStore
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.store import ChainDigest, EndOfInput, FinalInput, Input, Store, StoredBlock, StoredEvent, digest
+from tests.store.support import CHAIN, DEV, HEAVIEST, PLUGIN, block, dev_mirror, environment, fill, line, mixed_inputs
 
 
 def digest_of(inputs: Sequence[Input], rules: ForkRules = HEAVIEST) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.store.support import CHAIN, PLUGIN, chain_of, dev_mirror
 
 from supervm_rt.errors import StoreError, StoreFull
 from supervm_rt.store import Store, digest
+from tests.store.support import CHAIN, PLUGIN, chain_of, dev_mirror
 
 DISK_BYTES = 3 << 20
 

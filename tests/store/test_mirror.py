@@ -7,6 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from supervm_rt.chain.types import ForkRules
+from supervm_rt.errors import ConfigurationError, NotInStore, StoreError
+from supervm_rt.ir.bitcoin import BitcoinTranslator
+from supervm_rt.model.chain import BlockRef, ForkMode, Reason, Rejection, Verdict
+from supervm_rt.store import (
+    Applied,
+    BlockState,
+    EndOfInput,
+    FinalInput,
+    Input,
+    RefusedInput,
+    ReorgInput,
+    Store,
+    digest,
+)
 from tests.store.support import (
     CHAIN,
     DEV,
@@ -24,22 +40,6 @@ from tests.store.support import (
     fill,
     line,
     raw_bytes,
-)
-
-from supervm_rt.chain.types import ForkRules
-from supervm_rt.errors import ConfigurationError, NotInStore, StoreError
-from supervm_rt.ir.bitcoin import BitcoinTranslator
-from supervm_rt.model.chain import BlockRef, ForkMode, Reason, Rejection, Verdict
-from supervm_rt.store import (
-    Applied,
-    BlockState,
-    EndOfInput,
-    FinalInput,
-    Input,
-    RefusedInput,
-    ReorgInput,
-    Store,
-    digest,
 )
 
 GENESIS = REGTEST.genesis_hash or b""

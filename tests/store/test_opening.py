@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.store.support import CHAIN, PLUGIN, chain_of, dev_mirror, environment, fill
 
 from supervm_rt.errors import StoreCorrupt, StoreError, StoreLocked, StoreTooNew
 from supervm_rt.store import Store, digest
+from tests.store.support import CHAIN, PLUGIN, chain_of, dev_mirror, environment, fill
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user to be refused something")

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from supervm_rt.errors import NotInStore, StoreCorrupt
+from supervm_rt.model.chain import BlockRef
+from supervm_rt.store import BlockInput, BlockState, ChainReader, Store, StoredBlock, batch
 from tests.store.support import (
     CHAIN,
     HEAVIEST,
@@ -22,10 +26,6 @@ from tests.store.support import (
     dev_mirror,
     line,
 )
-
-from supervm_rt.errors import NotInStore, StoreCorrupt
-from supervm_rt.model.chain import BlockRef
-from supervm_rt.store import BlockInput, BlockState, ChainReader, Store, StoredBlock, batch
 
 GENESIS = REGTEST.genesis_hash or b""
 

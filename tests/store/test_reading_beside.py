@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
 
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import NotInStore
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.store import FinalInput, Input, Store, database, digest
+from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
 
 
 def test_a_reader_sees_whole_batches_while_a_writer_writes(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chain.support import replay_in_memory
-from tests.vectors import ethereum, regtest
 
 from supervm_rt.chain.vectors import VectorError
 from supervm_rt.store import replay
+from tests.chain.support import replay_in_memory
+from tests.vectors import ethereum, regtest
 
 needs_regtest = pytest.mark.skipif(not regtest.DATA.exists(), reason=f"{regtest.DATA} is absent")
 needs_ethereum = pytest.mark.skipif(not ethereum.DATA.exists(), reason=f"{ethereum.DATA} is absent")

@@ -25,7 +25,7 @@ class AssignedResources:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The answer to a registration. Every handle to a plugin carries it; nothing meant for an earlier life gets to a later one."""
+    """The answer to a registration. Every handle to a plugin carries it; nothing meant for one life reaches the next."""
 
     plugin: str
     """The plugin's id in this runtime; unique; the same over restarts."""

@@ -365,6 +365,12 @@ class PluginSupervisor:
                 f"{self.plugin}: asks to be shut down (reason {received.shutdown})",
                 data={"reason": received.shutdown},
             )
+            if received.shutdown != 0:
+                self._failed(
+                    LifecycleError(
+                        f"{self.plugin}: gave up (reason {received.shutdown})", remedy="see the plugin's log lines above"
+                    )
+                )
             self._life_over.set()
         statistics = self._transport.statistics() if self._transport else None
         if statistics is not None and statistics.dropped_messages > self._dropped:

@@ -56,7 +56,8 @@ static void *work(void *unused) {
     }
     if (acts("flood"))
         for (uint64_t height = 1; publish(height, height - 1, 0) == SUPERVM_OK; height++) {}
-    if (acts("shutdown")) host->host_request_shutdown(42);
+    if (acts("shutdown")) host->host_request_shutdown(0);
+    if (acts("gives-up")) host->host_request_shutdown(42);
     if (acts("chatter"))
         for (int i = 0; i < 200000 && !atomic_load(&stopping); i++) host->host_report_metric("chatter", i);
     while (!atomic_load(&stopping)) {
