@@ -9,6 +9,7 @@ from setuptools import Extension, setup
 SANITIZE = os.environ.get("SANITIZE", "")
 COVERAGE = os.environ.get("COVERAGE") == "1"
 DEBUG = os.environ.get("DEBUG") == "1"
+SHIPPED_PLUGINS = ("bitcoin-blockfiles", "hello")
 
 compile_args = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden", "-pthread"]
 compile_args += ["-O0", "-g3"] if DEBUG or COVERAGE else ["-O3", "-g1"]
@@ -61,16 +62,16 @@ class BuildExtensions(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         """Where the file of a module goes, below the build folder."""
+        if fullname.rpartition(".")[2] in SHIPPED_PLUGINS:
+            return str(Path(*fullname.split("."))) + ".so"
         filename: str = super().get_ext_filename(fullname)
-        if fullname.startswith("supervm_rt.plugins."):
-            return str(Path(*fullname.split(".")).with_suffix(".so"))
         return filename
 
 
 setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=[
-        shipped_plugin("bitcoin-blockfiles"),
+        *map(shipped_plugin, SHIPPED_PLUGINS),
         *cythonize(
             [
                 extension(
