@@ -57,6 +57,7 @@ sample-chain: build nodes  ## makes the sample chain anew with a real bitcoind
 	$(bin)/python tools/make-sample-chain build/nodes/bitcoind
 
 wheel: build  ## the wheel, into dist/
+	rm -rf build/lib*
 	$(bin)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:  ## removes all that was built

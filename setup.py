@@ -57,7 +57,7 @@ def shipped_plugin(name: str) -> Extension:
     )
 
 
-class BuildExtensions(build_ext):
+class BuildExtensions(build_ext):  # type: ignore[misc]  # Cython has no types
     """Gives a shipped plugin the name that its manifest says."""
 
     def get_ext_filename(self, fullname: str) -> str:
@@ -72,7 +72,7 @@ setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=[
         *map(shipped_plugin, SHIPPED_PLUGINS),
-        *cythonize(
+        *cythonize(  # type: ignore[no-untyped-call]
             [
                 extension(
                     "supervm_rt._abi",

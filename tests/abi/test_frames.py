@@ -335,7 +335,7 @@ def test_whatever_is_kept_dropped_and_exported_the_content_stays(mailbox: bytes,
                     alive.pop(data.draw(st.integers(0, len(alive) - 1)))
                 case ("export" | "unexport") as what if alive:
                     index = data.draw(st.integers(0, len(alive) - 1))
-                    expected, frame, _ = alive[index]
+                    expected, frame = alive[index][:2]
                     alive[index] = (expected, frame, memoryview(frame) if what == "export" else None)
             frame = None  # type: ignore[assignment]
             for (height, payload, tail), kept, view in alive:

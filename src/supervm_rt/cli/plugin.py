@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,9 @@ from supervm_rt._abi import NativePlugin, SealedLibrary
 from supervm_rt.cli.output import add_json_option, print_fields, print_json
 from supervm_rt.errors import ManifestMismatch, SuperVMError
 from supervm_rt.model.manifest import Manifest
-from supervm_rt.runtime.binary import read_library_bytes, read_manifest
-from supervm_rt.transports.native.library import inspect_library
+from supervm_rt.runtime.binary import inspect_binary, read_manifest
 from supervm_rt.trust.manifest import compare_with_binary
 
-_EXTENSION_ID = re.compile(rb"(?<![A-Za-z0-9_.-])((?:supervm|com|org|net|io|dev)(?:\.[a-z0-9_]+)+/[0-9]{1,4})(?![A-Za-z0-9_/.-])")
 _HOST_EXTENSIONS = {
     "supervm.block_sink/1": "block_stream",
     "supervm.resume/1": "block_stream",
@@ -48,14 +45,12 @@ def add_commands(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.folder)
-    data = read_library_bytes(options.folder, manifest)
-    facts = inspect_library(data)
+    data, facts = inspect_binary(options.folder, manifest)
     library = SealedLibrary(data)
     try:
         said, fault = (None, None) if options.no_load else _ask(manifest, library)
     finally:
         library.close()
-    asks = sorted({match.decode() for match in _EXTENSION_ID.findall(data)})
     answer: dict[str, Any] = {
         "manifest": _manifest_json(manifest),
         "library": {
@@ -66,7 +61,7 @@ def _inspect(options: argparse.Namespace) -> int:
         },
         "says": said,
         "fault": fault,
-        "extensions": [{"id": name, **_extension(name, manifest)} for name in asks],
+        "extensions": [{"id": name, **_extension(name, manifest)} for name in facts.extensions],
     }
     if options.json:
         print_json(answer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import LoadError, ManifestError
 from supervm_rt.model.manifest import Manifest, RunMode
-from supervm_rt.transports.native.library import inspect_library
+from supervm_rt.transports.native.library import LibraryFacts, inspect_library
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES
 from supervm_rt.trust.manifest import FILE_NAME, parse_manifest
 
@@ -24,11 +24,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 def read_library(folder: Path, manifest: Manifest) -> SealedLibrary:
     """The native library that the manifest names, sealed. Raises ManifestError, LoadError."""
-    return SealedLibrary(read_library_bytes(folder, manifest))
+    data, _ = inspect_binary(folder, manifest)
+    return SealedLibrary(data)
 
 
-def read_library_bytes(folder: Path, manifest: Manifest) -> bytes:
-    """The bytes of the native library that the manifest names, fit to be loaded in process. Raises ManifestError, LoadError."""
+def inspect_binary(folder: Path, manifest: Manifest) -> tuple[bytes, LibraryFacts]:
+    """The native library that the manifest names, read once: its bytes, and what they say of it without being run.
+
+    Raises ManifestError, and LoadError for what must not be loaded into this process.
+    """
     if manifest.run_mode is not RunMode.NATIVE or manifest.binary is None:
         raise ManifestError(
             f"{manifest.id}: runMode {manifest.run_mode} is not supported by this version",
@@ -39,10 +43,9 @@ def read_library_bytes(folder: Path, manifest: Manifest) -> bytes:
     path = folder / manifest.binary
     data = _read(path, MAX_BINARY_BYTES, LoadError, "build the plugin (make -C its folder), or correct binary in plugin.yaml")
     try:
-        inspect_library(data)
+        return data, inspect_library(data)
     except LoadError as error:
         raise LoadError(f"{path}: {error.message}", remedy=error.remedy) from None
-    return data
 
 
 def _read(path: Path, bound: int, error: type[ManifestError | LoadError], remedy: str) -> bytes:
