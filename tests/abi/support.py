@@ -145,7 +145,7 @@ Resume = Config
 """The same shape: a function that gives a pointer and a length."""
 
 
-def block_of(  # noqa: PLR0917
+def block_of(
     payload: bytes = b"",
     height: int | None = None,
     hash_: bytes = b"",

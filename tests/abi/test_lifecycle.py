@@ -193,6 +193,9 @@ def test_a_thousand_rounds_leave_nothing(compiler: Compiler) -> None:
     threads, files, names = inventory()
     assert after_ten is not None
     assert (threads, files) == after_ten[:2]
+    if any("libasan" in name for name in names):  # Its own memory comes and goes.
+        names.pop("", None)
+        after_ten[2].pop("", None)
     assert names == after_ten[2]
     assert not [name for name in names if "memfd" in name]
     assert slots_in_use() == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes as c
 import fcntl
 import hashlib
 import os

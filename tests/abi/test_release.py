@@ -20,7 +20,6 @@ from tests.abi.support import (
     running,
 )
 
-
 EVERY: list[Lent] = []
 """A release may run when the test that lent the memory is over."""
 

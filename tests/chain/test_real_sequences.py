@@ -7,20 +7,18 @@ import json
 import pytest
 
 from tests.chain.support import replay_in_memory
+from tests.data import needs_data
 from tests.vectors import ethereum, regtest
 
-needs_regtest = pytest.mark.skipif(not regtest.DATA.exists(), reason=f"{regtest.DATA} is absent")
-needs_ethereum = pytest.mark.skipif(not ethereum.DATA.exists(), reason=f"{ethereum.DATA} is absent")
 
-
-@needs_regtest
+@needs_data
 @pytest.mark.parametrize("number", range(regtest.SCENARIOS))
 def test_the_tracker_agrees_with_bitcoind_in_every_step(number: int) -> None:
     scenario = regtest.scenario(number)
     assert list(replay_in_memory(scenario.lines)) == scenario.answers
 
 
-@needs_regtest
+@needs_data
 @pytest.mark.parametrize("number", range(regtest.SCENARIOS))
 def test_restarts_between_all_steps_change_nothing(number: int) -> None:
     scenario = regtest.scenario(number)
@@ -32,7 +30,7 @@ def test_restarts_between_all_steps_change_nothing(number: int) -> None:
     assert {answer["input"] for answer in answers[::2]} == {"restart"}
 
 
-@needs_regtest
+@needs_data
 def test_the_scenarios_are_all_there() -> None:
     scenarios = [regtest.scenario(number) for number in range(regtest.SCENARIOS)]
     events = [answer["events"] for scenario in scenarios for answer in scenario.answers]
@@ -41,7 +39,7 @@ def test_the_scenarios_are_all_there() -> None:
     assert len(events) + 15 == 468
 
 
-@needs_ethereum
+@needs_data
 @pytest.mark.parametrize("number", range(ethereum.CASES))
 def test_the_ethereum_cases_end_at_their_last_block(number: int) -> None:
     case = ethereum.case(number)
@@ -50,7 +48,7 @@ def test_the_ethereum_cases_end_at_their_last_block(number: int) -> None:
     assert answers[-1]["tip"]["hash"] == case.last_block_hash
 
 
-@needs_ethereum
+@needs_data
 @pytest.mark.parametrize("number", range(ethereum.CASES))
 def test_the_headers_say_what_the_file_says(number: int) -> None:
     case = ethereum.case(number)

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.cli.support import ROOT, mirror_arguments, supervm
+from tests.data import needs_data
 from tests.vectors import ethereum, regtest
 
 BITCOIN = ROOT.parent / "shared/data/bitcoin"
 MAINNET_MAGIC = bytes.fromhex("f9beb4d9")
 REGTEST_MAGIC = bytes.fromhex("fabfb5da")
-
-needs_blocks = pytest.mark.skipif(not BITCOIN.exists(), reason=f"{BITCOIN} is absent (shared/data)")
-needs_ethereum = pytest.mark.skipif(not ethereum.DATA.exists(), reason=f"{ethereum.DATA} is absent (shared/data)")
 
 
 def blocks_folder(folder: Path, *files: bytes) -> Path:
@@ -32,7 +30,7 @@ def framed(magic: bytes, *blocks: bytes) -> bytes:
     return b"".join(magic + len(block).to_bytes(4, "little") + block for block in blocks)
 
 
-@needs_blocks
+@needs_data
 def test_the_first_255_blocks_of_the_main_network(tmp_path: Path) -> None:
     content = bz2.decompress((BITCOIN / "blocks1-256.bz2").read_bytes())
     ran = supervm(*mirror_arguments(tmp_path / "store.db", blocks_folder(tmp_path, content), "main"), "--until-idle", "--json")
@@ -46,7 +44,7 @@ def test_the_first_255_blocks_of_the_main_network(tmp_path: Path) -> None:
     assert genesis["blockHash"] == "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f"
 
 
-@needs_blocks
+@needs_data
 @pytest.mark.parametrize(
     ("name", "height"),
     [("277647.dat.bz2", 277647), ("bcoin-block300025.raw", 300025), ("bitcoinj-block363703.dat", 363703)],
@@ -59,7 +57,7 @@ def test_a_first_block_stands_at_the_height_that_it_commits_to(tmp_path: Path, n
     assert ran.json()["tip"]["height"] == height
 
 
-@needs_blocks
+@needs_data
 def test_a_first_block_that_commits_to_no_height_takes_start_height(tmp_path: Path) -> None:
     blocks = blocks_folder(tmp_path, framed(MAINNET_MAGIC, (BITCOIN / "bitcoinj-block169482.dat").read_bytes()))
     without = supervm(*mirror_arguments(tmp_path / "without.db", blocks, "main"), "--until-idle", "--json")
@@ -74,7 +72,7 @@ def test_a_first_block_that_commits_to_no_height_takes_start_height(tmp_path: Pa
     assert given.json()["tip"]["height"] == 169482
 
 
-@needs_blocks
+@needs_data
 @pytest.mark.parametrize("number", range(regtest.SCENARIOS))
 def test_a_scenario_of_a_real_node_as_a_block_file(tmp_path: Path, number: int) -> None:
     document = json.loads(regtest.DATA.read_text())
@@ -100,7 +98,7 @@ def test_a_scenario_of_a_real_node_as_a_block_file(tmp_path: Path, number: int) 
         assert (found["height"], found["state"]) == (last["height"], "side"), "a tip of the same work"
 
 
-@needs_blocks
+@needs_data
 @pytest.mark.parametrize("number", range(0, regtest.SCENARIOS, 4))
 def test_a_scenario_of_a_real_node_as_fork_vectors(tmp_path: Path, number: int) -> None:
     scenario = regtest.scenario(number)
@@ -111,7 +109,7 @@ def test_a_scenario_of_a_real_node_as_fork_vectors(tmp_path: Path, number: int) 
     assert ran.lines() == scenario.answers
 
 
-@needs_ethereum
+@needs_data
 def test_the_ethereum_cases_as_fork_vectors(tmp_path: Path) -> None:
     for number in range(0, 30, 10):
         case = ethereum.case(number)

@@ -20,11 +20,12 @@ from supervm_rt.ir.decode import decode_block
 from supervm_rt.ir.render import block_json, transaction_json
 from supervm_rt.ir.translator import BlockRefused, RawBlock, TranslatedBlock
 from supervm_rt.model.ir import TransactionInput
+from tests.data import needs_data
 from tests.ir import shapes
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "bitcoin"
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is absent")
+pytestmark = needs_data
 
 SINGLE = {
     "bcoin-block300025.raw": ("main", 300_025),

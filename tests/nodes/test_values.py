@@ -14,6 +14,7 @@ from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.decode import decode_block
 from supervm_rt.ir.translator import TranslatedBlock
 from supervm_rt.model.ir import BlockIR
+from tests.data import ABSENT
 from tests.nodes.agreement import assert_block_agrees, assert_transaction_agrees, satoshis
 from tests.nodes.bitcoind import Bitcoind
 from tests.nodes.claims import Claims
@@ -48,7 +49,7 @@ def public_data(name: str) -> bytes:
     """A file of real blocks, unpacked."""
     path = DATA / name
     if not path.exists():
-        pytest.skip(f"absent data: {path}; the real blocks are not part of this repository")
+        pytest.skip(ABSENT)
     content = path.read_bytes()
     return bz2.decompress(content) if path.suffix == ".bz2" else content
 

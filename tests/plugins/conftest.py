@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.nodes.conftest import bitcoind_folder
 
 __all__ = ["bitcoind_folder", "blockfiles", "hello"]

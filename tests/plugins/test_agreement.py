@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from tests.plugins.folder import LARGEST, MAGIC, BlocksFolder, obscure, read_file, record
 from tests.plugins.host import PluginHost
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.plugins.folder import MAGIC, BlocksFolder, payload, record
 from tests.plugins.host import DEADLINE, ERROR, WARNING, PluginHost
 from tests.plugins.permissions import permissions_bind

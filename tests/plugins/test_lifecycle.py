@@ -6,10 +6,10 @@ import gc
 from pathlib import Path
 
 import pytest
-from tests.plugins.folder import BlocksFolder, payload, record
-from tests.plugins.host import InitFailed, PluginHost
 
 from supervm_rt import _abi
+from tests.plugins.folder import BlocksFolder, payload, record
+from tests.plugins.host import InitFailed, PluginHost
 
 
 def left_behind() -> dict[str, int]:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.data import ABSENT
 from tests.plugins.folder import MAGIC, BlocksFolder, obscure, payload, read_file, record
 from tests.plugins.host import ERROR, WARNING, InitFailed, PluginHost
 from tests.plugins.permissions import permissions_bind
@@ -356,7 +358,7 @@ def test_a_folder_that_nobody_writes_to_is_read_at_once(blockfiles: Path, folder
 def test_real_mainnet_blocks(blockfiles: Path, folder: BlocksFolder) -> None:
     source = BITCOIN_DATA / "blocks1-256.bz2"
     if not source.exists():
-        pytest.skip(f"no {source}")
+        pytest.skip(ABSENT)
     plain = bz2.decompress(source.read_bytes())
     folder.append(0, plain, preallocate=1 << 24)
     host = read(blockfiles, folder, network="main")

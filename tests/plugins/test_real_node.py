@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from tests.nodes.bitcoind import Bitcoind
 from tests.plugins.host import ERROR, PluginHost
 

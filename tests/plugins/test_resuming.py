@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tests.plugins.folder import MAGIC, BlocksFolder, payload, record
 from tests.plugins.host import WARNING, PluginHost, Published
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from tests.plugins.folder import BlocksFolder, payload, record
 from tests.plugins.host import ERROR, InitFailed, PluginHost
 

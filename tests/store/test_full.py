@@ -20,14 +20,14 @@ DISK_BYTES = 3 << 20
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own with little room."""
     if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
+        pytest.skip("needs root: only root can mount a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", disk], check=False, capture_output=True, text=True
     )
     if mounted.returncode != 0:
-        pytest.skip(f"this machine does not let root mount a small disk: {mounted.stderr}")
+        pytest.skip(f"needs root: this machine does not let root mount a small disk: {mounted.stderr}")
     try:
         yield disk
     finally:

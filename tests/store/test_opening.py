@@ -17,7 +17,7 @@ from supervm_rt.store import Store, digest
 from tests.store.support import CHAIN, PLUGIN, chain_of, dev_mirror, environment, fill
 
 NOBODY = 65534
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user to be refused something")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root can become another user to be refused something")
 
 
 @pytest.fixture

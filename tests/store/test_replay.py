@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from supervm_rt.chain.vectors import VectorError
 from supervm_rt.store import replay
 from tests.chain.support import replay_in_memory
+from tests.data import needs_data
 from tests.vectors import ethereum, regtest
-
-needs_regtest = pytest.mark.skipif(not regtest.DATA.exists(), reason=f"{regtest.DATA} is absent")
-needs_ethereum = pytest.mark.skipif(not ethereum.DATA.exists(), reason=f"{ethereum.DATA} is absent")
 
 
 def lines_of(seed: int, count: int, setup: dict[str, object]) -> list[str]:
@@ -74,14 +72,14 @@ def test_the_store_answers_as_the_tracker_alone(seed: int, setup: dict[str, obje
     assert list(replay(lines)) == list(replay_in_memory(lines))
 
 
-@needs_regtest
+@needs_data
 @pytest.mark.parametrize("number", range(regtest.SCENARIOS))
 def test_the_store_agrees_with_bitcoind_in_every_step(number: int) -> None:
     scenario = regtest.scenario(number)
     assert list(replay(scenario.lines)) == scenario.answers
 
 
-@needs_ethereum
+@needs_data
 @pytest.mark.parametrize("number", range(ethereum.CASES))
 def test_the_ethereum_cases_end_at_their_last_block(number: int) -> None:
     case = ethereum.case(number)
