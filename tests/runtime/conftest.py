@@ -52,10 +52,10 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], 
 def make_plugin(tmp_path: Path, libraries: Callable[[str, str], Path]) -> MakePlugin:
     """Makes a plugin's folder: the library of that name, and a manifest with ``changes`` in place of the usual fields."""
 
-    def make(name: str = "actor", macros: str = "", **changes: str) -> Path:
+    def make(source: str = "actor", macros: str = "", **changes: str) -> Path:
         folder = tmp_path / f"plugin-{len(list(tmp_path.glob('plugin-*')))}"
         folder.mkdir()
-        (folder / "plugin.so").write_bytes(libraries(name, macros).read_bytes())
+        (folder / "plugin.so").write_bytes(libraries(source, macros).read_bytes())
         fields = {
             "id": "org.example.actor",
             "name": "actor",
