@@ -70,7 +70,8 @@ struct supervm_block_sink_1 {
     int32_t (*try_publish)(void *host, const struct supervm_block_1 *block);
 
     /* Gives payload_length writable bytes inside the ring in *payload, to be followed by exactly one commit or abandon from
-     * the same thread. OWNERSHIP: the host's; the plugin may write until then. */
+     * the same thread. Whatever commit answers, the reservation is over. OWNERSHIP: the host's; the plugin may write until
+     * then. */
     int32_t (*reserve)(void *host, uint64_t payload_length, uint8_t **payload);
     int32_t (*try_reserve)(void *host, uint64_t payload_length, uint8_t **payload);
     int32_t (*commit)(void *host, const struct supervm_block_1 *block);

@@ -128,7 +128,7 @@ class NativePlugin:
     def grant(self, *, capabilities: frozenset[str], configuration: bytes, position: bytes | None) -> None:
         """Says what host_get_extension and the four callbacks may answer from now on. To be called before init, once."""
     def set_route(self, routed: bool) -> None:
-        """Whether the host has a way for the transactions that the plugin submits; without one they answer NO_ROUTE. At first: no."""
+        """Whether the host has a way for transactions of the plugin; without one they are answered NO_ROUTE, as at first."""
     def init(self) -> int:
         """What plugin_init answered."""
     def start(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EMFILE, ENFILE, ENOMEM, errno
+from libc.errno cimport EMFILE, ENOMEM, EUSERS, errno
 from libc.string cimport memset
 
 from supervm_rt.errors import HostError, LifecycleError, LoadError, PluginError, SlotsExhausted
@@ -310,7 +310,8 @@ cdef class NativePlugin:
     cdef c_slot *place
     cdef library code
     cdef Phase phase
-    cdef int calls
+    cdef int calls  # Foreign calls that have not returned.
+    cdef bint closing
     cdef char marker[NAME_BYTES]
     cdef dict tasks_before
     cdef object last_statistics
@@ -336,6 +337,7 @@ cdef class NativePlugin:
             raise TypeError("a plugin is loaded once")
         if fd < 0:
             raise ValueError("the sealed library is closed")
+        self.tasks_before = {task: born for task, (born, _) in list_tasks().items()}
         self.place = take_slot(ring_bytes, side_ring_bytes, generation, heartbeat_interval_ms)
         self.slot = slot_number(self.place)
         self.generation = generation
@@ -345,7 +347,6 @@ cdef class NativePlugin:
         memset(self.marker, 0, NAME_BYTES)
         for index, byte in enumerate(marker[:NAME_BYTES - 1]):
             self.marker[index] = byte
-        self.tasks_before = {task: born for task, (born, _) in list_tasks().items()}
         with nogil:
             thread_name_borrow(before, self.marker)
             result = loader_open(&self.code, fd, detail, sizeof(detail))
@@ -375,7 +376,7 @@ cdef class NativePlugin:
         )
 
     cdef c_slot *use(self) except NULL:
-        """The slot, while there is one."""
+        """The slot, while the plugin is not closed."""
         if self.place == NULL or self.phase == PHASE_CLOSED:
             raise LifecycleError("the plugin is closed", remedy="load it again")
         return self.place
@@ -407,7 +408,7 @@ cdef class NativePlugin:
         cdef const char *text
         cdef size_t length = 0
         self.use()
-        if self.calls:
+        if self.calls or self.closing:
             self.refuse("manifest_json", "wait until the other call has returned")
         self.calls += 1
         with nogil:
@@ -461,7 +462,7 @@ cdef class NativePlugin:
         cdef char before[NAME_BYTES]
         cdef int answer
         self.use()
-        if self.phase != PHASE_GRANTED:
+        if self.phase != PHASE_GRANTED or self.closing:
             self.refuse("init", "call it once, after grant")
         self.phase = PHASE_INIT_FAILED
         self.calls += 1
@@ -478,7 +479,7 @@ cdef class NativePlugin:
     def start(self):
         """Calls plugin_start and returns its answer."""
         self.use()
-        if self.phase != PHASE_INITIALISED:
+        if self.phase != PHASE_INITIALISED or self.closing:
             self.refuse("start", "call it once, after init answered 0")
         self.phase = PHASE_STARTED
         slot_sign_of_life(self.place)
@@ -487,7 +488,7 @@ cdef class NativePlugin:
     def stop(self):
         """Ends all waits as begin_stop does, calls plugin_stop and returns its answer. start may still be running."""
         self.use()
-        if self.phase != PHASE_INITIALISED and self.phase != PHASE_STARTED:
+        if self.closing or (self.phase != PHASE_INITIALISED and self.phase != PHASE_STARTED):
             self.refuse("stop", "call it once, after init answered 0")
         self.phase = PHASE_STOPPED
         slot_begin_stop(self.place)
@@ -606,6 +607,9 @@ cdef class NativePlugin:
             return
         if self.phase == PHASE_ABANDONED:
             raise LifecycleError(f"the plugin in slot {self.slot} was abandoned", remedy="restart the process to get the slot back")
+        if self.closing:
+            raise LifecycleError(f"the plugin in slot {self.slot} is being closed", remedy="close it once")
+        self.closing = True
         slot_begin_stop(self.place)
         if self.calls:
             self.give_up("a call of it has not returned", "let init, start and stop return in time")
@@ -691,7 +695,7 @@ cdef c_slot *take_slot(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t g
     cdef c_slot *place = slot_take(ring_bytes, side_ring_bytes, generation, interval_ms)
     if place != NULL:
         return place
-    if errno == ENFILE:
+    if errno == EUSERS:
         raise SlotsExhausted(
             f"all {SLOTS} slots for native plugins are in use, abandoned ones included",
             remedy="unload a plugin, or restart the process",

@@ -300,9 +300,7 @@ def load(code: bytes, **options: int) -> NativePlugin:
         library.close()
 
 
-def initialise(
-    plugin: NativePlugin, *, capabilities: frozenset[str] = ALL, position: bytes | None = None
-) -> Host:
+def initialise(plugin: NativePlugin, *, capabilities: frozenset[str] = ALL, position: bytes | None = None) -> Host:
     """Grants and initialises a mailbox plugin."""
     mailbox = c.c_uint64()
     plugin.grant(capabilities=capabilities, configuration=str(c.addressof(mailbox)).encode(), position=position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import ctypes as c
 import gc
+import resource
 import select
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervm_rt._abi import KIND_BLOCK, KIND_END_OF_INPUT, KIND_FINALIZED, KIND_REORG, Frame
+from supervm_rt.errors import PluginError
 from tests.abi.support import (
     HEIGHT_UNKNOWN,
     INVALID_ARGUMENT,
@@ -44,7 +46,14 @@ def fill(loaded: Loaded, payload: bytes) -> int:
 
 def test_a_frame_says_all_that_the_plugin_said(loaded: Loaded) -> None:
     block = block_of(
-        b"payload", height=7, hash_=b"h" * 32, parent=b"p" * 20, position=b"file 3, offset 9", weight=2**255 + 5, time_=-1, final_height=3
+        b"payload",
+        height=7,
+        hash_=b"h" * 32,
+        parent=b"p" * 20,
+        position=b"file 3, offset 9",
+        weight=2**255 + 5,
+        time_=-1,
+        final_height=3,
     )
     assert loaded.host.publish(block) == OK
     [frame] = loaded.frames()
@@ -66,7 +75,14 @@ def test_what_was_not_said_is_none_or_empty(loaded: Loaded) -> None:
 def test_reorg_finalized_and_end_of_input_keep_their_order(loaded: Loaded) -> None:
     sink = loaded.host.sink
     reorg = Reorg(
-        struct_size=56, orphan_length=4, from_height=9, to_height=7, orphans=b"tip.prev", orphan_count=2, position=b"p", position_length=1
+        struct_size=56,
+        orphan_length=4,
+        from_height=9,
+        to_height=7,
+        orphans=b"tip.prev",
+        orphan_count=2,
+        position=b"p",
+        position_length=1,
     )
     assert sink.reorg(sink.host, reorg) == OK
     assert sink.finalized(sink.host, b"final", 5, 7) == OK
@@ -143,7 +159,8 @@ REORGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("breakage", REORGS, ids=str)
 def test_a_broken_reorg_is_refused(loaded: Loaded, breakage: dict[str, Any]) -> None:
-    fields: dict[str, Any] = {"struct_size": 56, "orphan_length": 4, "from_height": 9, "to_height": 7, "orphans": b"abcd", "orphan_count": 1}
+    fields: dict[str, Any] = {"struct_size": 56, "orphan_length": 4, "from_height": 9, "to_height": 7}
+    fields |= {"orphans": b"abcd", "orphan_count": 1}
     sink = loaded.host.sink
     assert sink.reorg(sink.host, Reorg(**fields | breakage)) == INVALID_ARGUMENT
     assert sink.reorg(sink.host, Reorg(**fields | {"orphan_count": 2**62})) == TOO_LARGE
@@ -329,19 +346,19 @@ def test_whatever_is_kept_dropped_and_exported_the_content_stays(mailbox: bytes,
                         unread.append((published, payload, tail))
                         published += 1
                 case "read":
-                    for frame in loaded.plugin.read(data.draw(st.integers(1, 5)), CAPACITY):
-                        alive.append((unread.popleft(), frame, None))
+                    frames = loaded.plugin.read(data.draw(st.integers(1, 5)), CAPACITY)
+                    alive.extend((unread.popleft(), frame, None) for frame in frames)
+                    frames.clear()
                 case "drop" if alive:
                     alive.pop(data.draw(st.integers(0, len(alive) - 1)))
                 case ("export" | "unexport") as what if alive:
                     index = data.draw(st.integers(0, len(alive) - 1))
-                    expected, frame = alive[index][:2]
-                    alive[index] = (expected, frame, memoryview(frame) if what == "export" else None)
-            frame = None  # type: ignore[assignment]
+                    view = memoryview(alive[index][1]) if what == "export" else None
+                    alive[index] = (*alive[index][:2], view)
             for (height, payload, tail), kept, view in alive:
                 assert (kept.height, kept.hash, kept.position, bytes(kept)) == (height, tail, tail, payload)
                 assert view is None or bytes(view) == payload
-            kept = view = None  # type: ignore[assignment]
+            kept = view = None  # type: ignore[assignment] # no name may keep a frame alive
         alive.clear()
         gc.collect()
         assert [frame.height for frame in loaded.frames()] == [height for height, _, _ in unread]
@@ -363,3 +380,50 @@ def test_unknown_times_and_heights_are_not_numbers(loaded: Loaded) -> None:
         assert loaded.host.publish(block_of(height=height, time_=time, final_height=height)) == OK
         [frame] = loaded.frames()
         assert (frame.height, frame.final_height, frame.time) == (height, height, time)
+
+
+# A ring that its producer broke
+
+PAGE = resource.getpagesize()
+HEADER = {
+    "total_length": (0, c.c_uint64, [0, 8, 63, 65, 64, 128, 1 << 16, (1 << 16) + 64, 2**64 - 64]),
+    "payload_length": (8, c.c_uint64, [128, 1 << 16, 2**63, 2**64 - 1]),
+    "kind": (48, c.c_uint16, [0, 5, 65535]),
+    "flags": (50, c.c_uint16, [2, 65535]),
+    "hash_length": (52, c.c_uint8, [65, 255]),
+    "parent_length": (53, c.c_uint8, [65, 255]),
+    "weight_length": (54, c.c_uint8, [1, 31, 33]),
+    "item_length": (55, c.c_uint8, [1, 255]),
+    "position_length": (56, c.c_uint16, [257, 65535]),
+}
+
+
+@pytest.mark.parametrize(
+    ("offset", "type_", "lie"),
+    [(offset, type_, lie) for offset, type_, lies in HEADER.values() for lie in lies],
+    ids=[f"{name}={lie}" for name, (_, _, lies) in HEADER.items() for lie in lies],
+)
+def test_a_broken_record_is_an_error_and_not_read(loaded: Loaded, offset: int, type_: Any, lie: int) -> None:
+    assert loaded.host.publish(block_of(b"good")) == OK
+    _, place = loaded.host.reserve(100)
+    assert loaded.host.commit(block_of(b"x" * 100, hash_=b"h")) == OK
+    type_.from_address(place - 64 + offset).value = lie
+    [good] = loaded.plugin.read(10)
+    for _ in range(2):
+        with pytest.raises(PluginError, match="broke its ring"):
+            loaded.plugin.read(10)
+    assert bytes(good) == b"good"
+
+
+@pytest.mark.parametrize("head", [1, 63, 64 * 3, (1 << 16) + 256, 2**64 - 64, 2**63])
+def test_a_broken_head_is_an_error_and_not_believed(loaded: Loaded, head: int) -> None:
+    _, place = loaded.host.reserve(4)
+    assert loaded.host.commit(block_of(b"1234")) == OK
+    assert len(loaded.frames()) == 1
+    c.c_uint64.from_address(place - 64 - 2 * PAGE).value = head
+    if head == 64 * 3:  # Plausible; but no record is there.
+        c.memset(place + 64, 0, 64)
+    with pytest.raises(PluginError, match="broke its ring"):
+        loaded.plugin.read(10)
+    assert loaded.plugin.statistics().frames == 1
+    assert not loaded.plugin.prepare_wait()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from supervm_rt._abi import STATUS_NAMES
 from tests.abi.support import CURRENT_HEADERS, PLUGINS, RELEASED_HEADERS
 
 HEADERS = sorted(path.name for path in (CURRENT_HEADERS / "supervm").glob("*.h"))
@@ -22,7 +24,9 @@ def layout(headers: Path, folder: Path) -> list[str]:
 @pytest.mark.parametrize("headers", [CURRENT_HEADERS, RELEASED_HEADERS], ids=["current", "released"])
 @pytest.mark.parametrize(("compiler", "standard", "language"), [("gcc", "c11", "c"), ("g++", "c++17", "c++")])
 @pytest.mark.parametrize("name", HEADERS)
-def test_each_header_compiles_alone(name: str, compiler: str, standard: str, language: str, headers: Path, tmp_path: Path) -> None:
+def test_each_header_compiles_alone(
+    name: str, compiler: str, standard: str, language: str, headers: Path, tmp_path: Path
+) -> None:
     source = tmp_path / "alone"
     source.write_text(f'#include "supervm/{name}"\n')
     command = [compiler, f"-std={standard}", f"-x{language}", *WARNINGS, "-fsyntax-only", f"-I{headers}", str(source)]
@@ -35,6 +39,13 @@ def test_headers_need_nothing_beyond_stdint_and_stddef(name: str) -> None:
     lines = (CURRENT_HEADERS / "supervm" / name).read_text().splitlines()
     included = {line.split()[1] for line in lines if line.startswith("#include")}
     assert included <= {"<stdint.h>", "<stddef.h>"} | {f'"{header}"' for header in HEADERS}
+
+
+def test_status_names_are_those_of_the_header() -> None:
+    text = (CURRENT_HEADERS / "supervm" / "status.h").read_text()
+    defined = re.findall(r"^#define SUPERVM_(\w+) \(?(-?\d+)\)?$", text, re.MULTILINE)
+    assert {int(number): name for name, number in defined} == STATUS_NAMES
+    assert len(defined) == len(STATUS_NAMES)
 
 
 def test_the_current_headers_agree_with_the_released_ones(tmp_path: Path) -> None:

@@ -168,6 +168,28 @@ def test_close_during_a_call_abandons(compiler: Compiler) -> None:
     assert said[1] == "False 5"
 
 
+def test_two_threads_may_close_and_one_does(compiler: Compiler) -> None:
+    plugin = granted(compiler.code("lifecycle.c"), ring_bytes=1 << 16)
+    plugin.init()
+    errors: list[LifecycleError] = []
+    barrier = threading.Barrier(8)
+
+    def close() -> None:
+        barrier.wait()
+        try:
+            plugin.close()
+        except LifecycleError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=close) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert plugin.closed
+    assert all("is being closed" in str(error) for error in errors)
+
+
 def inventory() -> tuple[int, int, Counter[str]]:
     """Threads, open files, and mappings by what they map."""
     maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
@@ -205,9 +227,8 @@ def test_a_frame_knows_its_generation(compiler: Compiler) -> None:
     plugin = granted(compiler.code("lifecycle.c"), generation=2**40)
     plugin.init()
     plugin.start()
-    frames = []
-    while not frames:
-        frames = plugin.read(1)
+    while not (frames := plugin.read(1)):
+        pass
     plugin.stop()
     plugin.close()
     assert frames[0].generation == plugin.generation == 2**40

@@ -36,7 +36,11 @@ def test_a_sealed_library_holds_and_hashes_exactly_the_bytes() -> None:
 
 def test_a_sealed_library_cannot_be_changed() -> None:
     with SealedLibrary(b"bytes") as library:
-        for attempt in (lambda: os.pwrite(library.fd, b"x", 0), lambda: os.ftruncate(library.fd, 0), lambda: os.ftruncate(library.fd, 9)):
+        for attempt in (
+            lambda: os.pwrite(library.fd, b"x", 0),
+            lambda: os.ftruncate(library.fd, 0),
+            lambda: os.ftruncate(library.fd, 9),
+        ):
             with pytest.raises(PermissionError):
                 attempt()
         with pytest.raises(PermissionError):

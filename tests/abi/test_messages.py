@@ -165,7 +165,12 @@ def test_what_was_not_granted_is_null(mailbox: bytes, capabilities: frozenset[st
 
 def test_an_extension_says_its_size_and_stays_where_it_is(loaded: Loaded) -> None:
     assert [loaded.host.extension(id_) for id_ in EXTENSIONS] == [loaded.host.extension(id_) for id_ in EXTENSIONS]
-    sizes = [loaded.host.sink.struct_size, loaded.host.resume.struct_size, loaded.host.config.struct_size, loaded.host.heartbeat.struct_size]
+    sizes = [
+        loaded.host.sink.struct_size,
+        loaded.host.resume.struct_size,
+        loaded.host.config.struct_size,
+        loaded.host.heartbeat.struct_size,
+    ]
     assert sizes == [104, 24, 24, 24]
     vtable = loaded.host.vtable
     assert (vtable.abi_major, vtable.abi_minor, vtable.struct_size, vtable.reserved) == (0, 1, 56, 0)

@@ -142,7 +142,8 @@ def test_frames_messages_and_requests_each_wake_a_sleeping_host_once(loaded: Loa
         assert not readable(loaded)
         loaded.frames()
         loaded.messages()
-        loaded.plugin.prepare_wait() and loaded.plugin.finish_wait()
+        if loaded.plugin.prepare_wait():
+            loaded.plugin.finish_wait()
         assert loaded.plugin.statistics().wakeups == index + 1
 
 
@@ -181,7 +182,9 @@ def test_no_wake_up_is_lost(mailbox: bytes, driver: Driver, length: int) -> None
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_publishers_on_many_threads_are_serialised(loaded: Loaded, driver: Driver, retry: bool) -> None:
-    publishers = [Publisher(driver, loaded.host, count=3_000, length=100 * number, number=number, retry=retry) for number in range(4)]
+    publishers = [
+        Publisher(driver, loaded.host, count=3_000, length=100 * number, number=number, retry=retry) for number in range(4)
+    ]
     seen: dict[int, list[int]] = {number: [] for number in range(4)}
     total = 0
     while total < 12_000:

@@ -77,7 +77,7 @@ struct slot *slot_take(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t g
         if (!slot_table[number].used)
             slot = &slot_table[number];
     if (!slot) {
-        errno = ENFILE;
+        errno = EUSERS;
         return NULL;
     }
     memset(slot, 0, sizeof *slot);

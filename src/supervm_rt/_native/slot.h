@@ -62,7 +62,7 @@ struct slot {
     _Atomic int64_t last_sign;
 };
 
-/* A free slot with fresh rings, or NULL with errno: ENFILE (all in use), ENOMEM, EINVAL (ring sizes), EMFILE. */
+/* A free slot with fresh rings, or NULL with errno: EUSERS (all in use), ENOMEM, EINVAL (ring sizes), EMFILE. */
 struct slot *slot_take(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, uint32_t heartbeat_interval_ms);
 /* Frees what slot_take made. The library is unmapped, the releaser has finished. */
 void slot_give_back(struct slot *slot);

@@ -123,7 +123,7 @@ def _inspect(data: bytes) -> LibraryFacts:
         binding = symbol["st_info"]["bind"]
         if binding == GNU_UNIQUE:
             raise LoadError(
-                f"the library has the process-wide symbol {symbol.name!r} (GNU_UNIQUE), which instances and other plugins would share",
+                f"the library has the process-wide symbol {symbol.name!r} (GNU_UNIQUE), shared with other instances and plugins",
                 remedy=f"build it with -fno-gnu-unique, or {CHILD}",
             )
         if binding in {"STB_GLOBAL", "STB_WEAK"} and symbol["st_other"]["visibility"] in {"STV_DEFAULT", "STV_PROTECTED"}:

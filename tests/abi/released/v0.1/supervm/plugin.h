@@ -67,8 +67,9 @@ struct supervm_host_vtable {
      * _INVALID_ARGUMENT, _STOPPING, _BUSY. Never waits. Any thread; also from a signal handler. */
     int (*host_report_metric)(const char *name, double value);
 
-    /* Asks the host to stop the plugin that calls this; never the node. The host calls plugin_stop soon after. 0, or
-     * SUPERVM_STOPPING where it already is. Never waits. Any thread; also from a signal handler. */
+    /* Asks the host to stop the plugin that calls this; never the node. The host calls plugin_stop soon after. reason_code 0:
+     * the plugin's work is done; any other number: it cannot go on, which the host counts and reports as a failure. Answers 0,
+     * or SUPERVM_STOPPING where it already is. Never waits. Any thread; also from a signal handler. */
     int (*host_request_shutdown)(int reason_code);
 
     /* From here on: only after a check of struct_size. A v0 plugin reads no further. */
