@@ -180,6 +180,18 @@ def test_hello_is_the_first_plugin(tmp_path: Path) -> None:
     assert ran.json()["blocks"] == 10
 
 
+def test_a_plugin_that_streams_no_blocks_has_a_summary_too(tmp_path: Path) -> None:
+    (tmp_path / "plugin.yaml").write_text(
+        "{id: org.example.v0, name: quiet, version: '0.1.0', chain: bitcoin, capabilities: [submit_tx], binary: v0.so}"
+    )
+    source = ROOT / "tests/runtime/plugins/quiet_v0.c"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "v0.so", source], check=True)
+    ran = supervm("mirror", "--plugin", tmp_path, "--policy", "dev", "--store", tmp_path / "s.db", "--until-idle", "--json")
+    assert ran.status == 0, ran.err
+    assert "quiet: init" in ran.err
+    assert (ran.json()["chain"], ran.json()["tip"], ran.json()["blocks"]) == ("bitcoin", None, 0)
+
+
 class TestRun:
     def write(self, folder: Path, **changes: object) -> Path:
         plugins = [

@@ -11,7 +11,7 @@ from supervm_rt.cli.node import NodeResult, chain_summary, exit_status, run_node
 from supervm_rt.cli.output import add_json_option, block_text, print_fields, print_json
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
-from supervm_rt.runtime import CHAIN_DEFAULT, PluginConfig, RuntimeConfig
+from supervm_rt.runtime import CHAIN_DEFAULT, ChainSummary, PluginConfig, RuntimeConfig
 from supervm_rt.trust.policy import PolicyLevel
 
 
@@ -78,14 +78,14 @@ def _mirror(options: argparse.Namespace) -> int:
     config = RuntimeConfig(store=options.store, policy=options.policy, plugins=(plugin,))
     result = run_node(config, until_idle=options.until_idle)
     status = exit_status(result)
-    if result.chains:
-        show(result, as_json=options.json)
+    show(result, as_json=options.json)
     return status
 
 
 def show(result: NodeResult, *, as_json: bool) -> None:
     """The summary of a run over one chain."""
-    (summary,) = result.chains.values()
+    (status,) = result.plugins.values()
+    summary = result.chains.get(status.chain) or ChainSummary(status.chain)  # a plugin need not stream blocks
     if as_json:
         print_json(chain_summary(summary, result.seconds))
         return
