@@ -124,7 +124,8 @@ class Model:
     def _known(self, block: Candidate, orphan: Candidate | None) -> Answer:
         known = orphan or self.blocks[block.hash]
         height = known.height if orphan else self.height[block.hash]
-        same = (known.parent, known.weight, known.content) == (block.parent, block.weight, block.content)
+        same = (known.parent, known.content) == (block.parent, block.content)
+        same = same and (known.weight == block.weight or self.rules.mode is ForkMode.LONGEST)
         if self.root is not None and block.hash == self.root.hash:
             same = True
         if not same or (block.height is not None and height is not None and block.height != height):

@@ -189,16 +189,23 @@ def test_an_object_that_is_no_input_is_malformed(value: str | dict[str, Any], na
 
 @pytest.mark.parametrize("value", [{**BLOCK, "weight": -1}, {**BLOCK, "weight": 2**256 + 1}, {**BLOCK, "height": -1}])
 def test_numbers_out_of_range_are_malformed_too(value: dict[str, Any]) -> None:
-    setup = '{"mode": "longest", "root": {"hash": "a0", "height": 10}}'
+    setup = '{"mode": "heaviest", "root": {"hash": "a0", "height": 10}}'
     (answer,) = replay_in_memory([setup, json.dumps(value)])
     assert (answer["verdict"], answer["reason"]) == ("rejected", "malformed")
 
 
-def test_only_the_longest_mode_can_do_without_weights() -> None:
+@pytest.mark.parametrize("mode", [ForkMode.LONGEST, ForkMode.FOLLOW])
+def test_only_the_heaviest_mode_needs_weights(mode: ForkMode) -> None:
     line = json.dumps({"hash": "b1", "parent": "a0", "height": 11})
+    assert parse_input(line, 2, VectorSetup(ForkRules(mode, None, 0), None)) == BlockInput(Candidate(b"b1", b"a0", 11, 0))
+    assert isinstance(parse_input(line, 2, SETUP), Malformed)
+
+
+@pytest.mark.parametrize("weight", [5, -1, "x", None, 2**300])
+def test_the_longest_mode_ignores_weights_whatever_they_are(weight: object) -> None:
+    line = json.dumps({"hash": "b1", "parent": "a0", "height": 11, "weight": weight})
     longest = VectorSetup(ForkRules(ForkMode.LONGEST, None, 0), None)
     assert parse_input(line, 2, longest) == BlockInput(Candidate(b"b1", b"a0", 11, 0))
-    assert isinstance(parse_input(line, 2, SETUP), Malformed)
 
 
 @given(st.text(st.characters()))

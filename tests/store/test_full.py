@@ -91,7 +91,7 @@ def test_a_store_on_a_full_disk_can_be_read_and_is_refused_for_writing(small_dis
     with pytest.raises(StoreFull):
         Store.open(small_disk / "new.store")
     assert not (small_disk / "new.store").exists()
-    assert not (small_disk / "new.store.new").exists()
+    assert not (small_disk / ".new.store.draft").exists()
     (small_disk / "ballast").unlink()
     with Store.open(path) as store:
         dev_mirror(store).apply(PLUGIN, chain_of(6)[5:])

@@ -139,10 +139,17 @@ def test_a_chain_has_one_mirror_at_a_time(store: Store) -> None:
 
 def test_a_refused_reopening_leaves_the_living_mirror_alone(store: Store) -> None:
     mirror = dev_mirror(store)
+    mirror.apply(PLUGIN, line("a", "x", 0))
     with pytest.raises(ConfigurationError):
         dev_mirror(store, replace(HEAVIEST, mode=ForkMode.FOLLOW))
-    mirror.apply(PLUGIN, line("a", "x", 0))
     assert not mirror.broken
+
+
+def test_a_chain_without_a_block_can_become_another(store: Store) -> None:
+    dev_mirror(store)
+    mirror = dev_mirror(store, replace(HEAVIEST, mode=ForkMode.FOLLOW))
+    mirror.apply(PLUGIN, line("a", "x", 0))
+    assert store.chains()[0].rules.mode is ForkMode.FOLLOW
 
 
 @pytest.mark.parametrize(

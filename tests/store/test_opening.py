@@ -273,7 +273,7 @@ def test_a_log_without_its_store_is_not_taken_for_that_of_a_new_one(filled: Path
 
 
 def test_a_creation_that_was_killed_leaves_no_obstacle(path: Path) -> None:
-    path.with_name(path.name + ".new").write_bytes(b"half a store")
+    path.with_name(f".{path.name}.draft").write_bytes(b"half a store")
     Store.open(path).close()
     assert set(contents(path.parent)) == {path.name, path.name + ".lock"}
 
@@ -399,3 +399,33 @@ def test_files_and_folders_without_rights_are_named(shared_folder: Path) -> None
     assert as_nobody(lambda: str(Store.open(shared_folder / "new.store"))).startswith("StoreError")
     shared_folder.chmod(0o700)
     assert as_nobody(lambda: height_of_tip(path)).startswith("StoreError")
+
+
+def test_a_file_in_the_place_of_the_lock_file_is_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "poetry.lock"
+    other.write_bytes(b"precious")
+    assert "poetry.lock is in the way" in refusal(tmp_path / "poetry", StoreError)
+    assert other.read_bytes() == b"precious"
+    other.unlink()
+    (tmp_path / "target").write_bytes(b"precious")
+    other.symlink_to("target")
+    refusal(tmp_path / "poetry", StoreError)
+    assert (tmp_path / "target").read_bytes() == b"precious"
+
+
+def test_a_store_whose_name_another_one_could_need_stays(tmp_path: Path) -> None:
+    fill(tmp_path / "a.db.new", chain_of(3))
+    Store.open(tmp_path / "a.db").close()
+    assert height_of_tip(tmp_path / "a.db.new") == "2"
+
+
+def test_a_store_of_two_names_is_not_written(filled: Path) -> None:
+    filled.with_name("second").hardlink_to(filled)
+    assert "hard link" in refusal(filled, StoreError)
+    with Store.open(filled, read_only=True) as store:
+        assert store.chains()
+
+
+@pytest.mark.parametrize("name", ["nul\0nul", "surrogate\ud800"])
+def test_what_is_no_path_is_said(tmp_path: Path, name: str) -> None:
+    assert "is not a path" in refusal(tmp_path / name, StoreError)

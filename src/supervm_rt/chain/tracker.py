@@ -129,10 +129,10 @@ class ForkTracker:
             return self._seen_in_window(candidate, node)
         waiting = self._orphans.get(candidate.hash)
         if waiting is not None:
-            return _seen(candidate, waiting.parent, waiting.height, waiting.weight, waiting.content)
+            return self._seen(candidate, waiting.parent, waiting.height, waiting.weight, waiting.content)
         known = self._archive(candidate.hash)
         if known is not None:
-            return _seen(candidate, known.parent, known.height, known.weight, known.content)
+            return self._seen(candidate, known.parent, known.height, known.weight, known.content)
         if self._window.base is None:
             assert candidate.height is not None  # else malformed
             node = self._window.plant(candidate, candidate.height, self._take_order())
@@ -240,9 +240,23 @@ class ForkTracker:
             return "the first block must state its height"
         return None
 
+    def _seen(self, candidate: Candidate, parent: bytes, height: int | None, weight: int, content: bytes) -> Outcome:
+        """Compares a block with what is known under its id."""
+        if None not in (candidate.height, height) and candidate.height != height:
+            return _rejected(Reason.CONFLICT, f"the id is known at height {height}, not {candidate.height}")
+        if parent == candidate.hash:  # a root that was given by name: nothing else is known of it
+            return Outcome(Verdict.DUPLICATE)
+        if parent != candidate.parent:
+            return _rejected(Reason.CONFLICT, "the id is known with another parent")
+        if weight != candidate.weight and self._rules.mode is not ForkMode.LONGEST:
+            return _rejected(Reason.CONFLICT, f"the id is known with weight {weight}, not {candidate.weight}")
+        if content != candidate.content:
+            return _rejected(Reason.CONFLICT, "the id is known with other content")
+        return Outcome(Verdict.DUPLICATE)
+
     def _seen_in_window(self, candidate: Candidate, node: Node) -> Outcome:
         first = node.candidate
-        outcome = _seen(candidate, first.parent, node.ref.height, first.weight, first.content)
+        outcome = self._seen(candidate, first.parent, node.ref.height, first.weight, first.content)
         if outcome.verdict is Verdict.DUPLICATE and self._rules.mode is ForkMode.FOLLOW and not node.canonical:
             # What the plugin sends last is the canonical chain, also where it was there before.
             left, joined = self._window.switch(node)
@@ -357,18 +371,3 @@ def _connected(nodes: Iterable[Node]) -> tuple[Connected, ...]:
 
 def _rejected(reason: Reason, detail: str) -> Outcome:
     return Outcome(Verdict.REJECTED, reason, detail)
-
-
-def _seen(candidate: Candidate, parent: bytes, height: int | None, weight: int, content: bytes) -> Outcome:
-    """Compares a block with what is known under its id."""
-    if None not in (candidate.height, height) and candidate.height != height:
-        return _rejected(Reason.CONFLICT, f"the id is known at height {height}, not {candidate.height}")
-    if parent == candidate.hash:  # a root that was given by name: nothing else is known of it
-        return Outcome(Verdict.DUPLICATE)
-    if parent != candidate.parent:
-        return _rejected(Reason.CONFLICT, "the id is known with another parent")
-    if weight != candidate.weight:
-        return _rejected(Reason.CONFLICT, f"the id is known with weight {weight}, not {candidate.weight}")
-    if content != candidate.content:
-        return _rejected(Reason.CONFLICT, "the id is known with other content")
-    return Outcome(Verdict.DUPLICATE)

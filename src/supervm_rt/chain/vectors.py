@@ -270,7 +270,9 @@ def _reference(fields: _Fields, name: str) -> BlockRef:
 
 
 def _candidate(fields: _Fields, setup: VectorSetup) -> Candidate:
-    weightless = setup.rules.mode is ForkMode.LONGEST and "weight" not in fields
+    # Only the heaviest chain is chosen by weight: "longest" ignores it, and "follow" does without where none is given.
+    mode = setup.rules.mode
+    weightless = mode is ForkMode.LONGEST or (mode is ForkMode.FOLLOW and "weight" not in fields)
     return Candidate(
         hash=id_from_text(_text(fields, "hash")),
         parent=id_from_text(_text(fields, "parent")),

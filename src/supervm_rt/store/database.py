@@ -63,7 +63,11 @@ class Store:
         Raises StoreError where there is no store and none may be made, or the path cannot be used; StoreLocked, StoreTooNew,
         StoreCorrupt, StoreFull as they say. Nothing is changed by a refusal.
         """
-        real = Path(os.path.realpath(path))
+        try:
+            real = Path(os.path.realpath(path))
+            os.fsencode(real)
+        except ValueError:
+            raise StoreError(f"{os.fspath(path)!a} is not a path", remedy="name the store without such characters") from None
         found = _exists(real)
         if found:
             _refuse_other_files(real)
@@ -71,6 +75,11 @@ class Store:
             raise StoreError(f"there is no store at {real}", remedy="name an existing one, or fill one with the mirror command")
         if read_only:
             return cls(real, *_connect_reader(real))
+        if found and real.stat().st_nlink > 1:
+            raise StoreError(
+                f"the store {real} has another name too (a hard link), under which somebody else could write it",
+                remedy="make a copy of it, or remove the other name",
+            )
         if found and not os.access(real, os.W_OK):
             raise StoreError(f"this user may not write the store {real}", remedy="give the right to, or open it read-only")
         lock = WriterLock(real)
@@ -256,7 +265,7 @@ def _create(path: Path) -> None:
             f"{path}-wal is left of a store that is no longer at {path}",
             remedy="put the store's file back beside it, or delete it",
         )
-    draft = path.with_name(path.name + ".new")
+    draft = path.with_name(f".{path.name}.draft")
     try:
         draft.unlink(missing_ok=True)
         with seam(path):

@@ -11,7 +11,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from supervm_rt.errors import StoreLocked
+from supervm_rt.errors import StoreError, StoreLocked
 from supervm_rt.store.faults import from_system
 
 
@@ -19,10 +19,13 @@ class WriterLock:
     """Held from construction until ``release``."""
 
     def __init__(self, store: Path) -> None:
-        """Raises StoreLocked where another process, or another part of this one, holds it; StoreError where there can be none."""
+        """Raises StoreLocked where another process, or another part of this one, holds it; StoreError where there can be none.
+
+        A file of that name that is no lock file stays as it is.
+        """
         path = store.with_name(store.name + ".lock")
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             raise from_system(error, path, "write the lock file") from error
         try:
@@ -38,6 +41,12 @@ class WriterLock:
             os.close(descriptor)
             raise from_system(error, path, "lock") from error
         try:
+            found = os.pread(descriptor, 32, 0)
+            if found and not (found.endswith(b"\n") and found[:-1].isdigit()):
+                os.close(descriptor)
+                raise StoreError(
+                    f"{path} is in the way: it is not a lock file of a store", remedy="move it away, or name another store"
+                )
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:

@@ -389,13 +389,22 @@ def open_mirror(store: Store, name: str, translator: Translator, rules: ForkRule
         else:
             chain, *stored = row
             wanted = [translator.family, translator.network, rules.mode.value, int(rules.holes)]
-            if stored != wanted:
+            if stored != wanted and _is_empty(connection, chain):
+                # Nothing was ever mirrored under the name, so it is still free to become another chain.
+                connection.execute(
+                    "UPDATE chains SET family = ?, network = ?, mode = ?, holes = ? WHERE id = ?", (*wanted, chain)
+                )
+            elif stored != wanted:
                 raise ConfigurationError(
                     f"the chain {name} in {store.path} is {_describe(stored)}; the configuration says {_describe(wanted)}",
                     remedy="give this one a chain name of its own, or a store of its own",
                 )
             connection.execute("UPDATE chains SET final_depth = ?, orphan_limit = ? WHERE id = ?", (*settings, chain))
         return Mirror(store, name, chain=chain, translator=translator, rules=rules, connection=connection)
+
+
+def _is_empty(connection: sqlite3.Connection, chain: int) -> bool:
+    return connection.execute("SELECT 1 FROM blocks WHERE chain = ? LIMIT 1", (chain,)).fetchone() is None
 
 
 def _describe(identity: Sequence[str | int]) -> str:

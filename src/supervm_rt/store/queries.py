@@ -218,12 +218,14 @@ def chains(store: Store) -> list[ChainInfo]:
 def resolve_chain(store: Store, name: str) -> ChainReader:
     """The chain of exactly this name. Raises NotInStore, naming those that there are."""
     with store.snapshot() as connection:
-        row = connection.execute("SELECT id FROM chains WHERE name = ?", (name,)).fetchone()
+        # A name that no encoding holds cannot be that of a chain, and SQLite would not take it.
+        known = not any("\ud800" <= character <= "\udfff" for character in name)
+        row = connection.execute("SELECT id FROM chains WHERE name = ?", (name,)).fetchone() if known else None
         if row is not None:
             return ChainReader(store, row[0], name)
         names = [known for (known,) in connection.execute("SELECT name FROM chains ORDER BY name LIMIT 20")]
     remedy = f"it has {', '.join(names)}" if names else "it has none yet; fill it with the mirror command"
-    raise NotInStore(f"the store {store.path} has no chain {name}", remedy=remedy)
+    raise NotInStore(f"the store {store.path} has no chain {name if known else ascii(name)}", remedy=remedy)
 
 
 def events(store: Store, chain: ChainReader | None, after: int, limit: int) -> list[StoredEvent]:

@@ -44,8 +44,11 @@ class ForeignCall(Generic[T]):
 
     async def wait(self, seconds: float) -> T:
         """The call's result or exception. Raises CallOverdue after so many seconds; the call then still runs."""
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(max(seconds, 0.0)):
             await self._done.wait()
         if self._result is None:
             raise CallOverdue(f"{self.name} did not return within {seconds:.3g} s", remedy="the plugin hangs; ask its author")
-        return self._result.unwrap()
+        if isinstance(self._result, outcome.Error):  # unwrap() would work but once
+            raise self._result.error
+        assert isinstance(self._result, outcome.Value)
+        return self._result.value

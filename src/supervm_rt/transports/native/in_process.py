@@ -7,7 +7,7 @@ import time
 import trio
 
 from supervm_rt._abi import NativePlugin, RingStatistics, SealedLibrary
-from supervm_rt.errors import LifecycleError, SuperVMError
+from supervm_rt.errors import HostError, LifecycleError, LoadError
 from supervm_rt.model.manifest import Capability
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.interface import CallOverdue, Received
@@ -70,7 +70,15 @@ class InProcessTransport:
                 self._library.close()
 
         self._loading = ForeignCall(construct, f"{self._name}: loading")
-        self._plugin = await self._loading.wait(self._deadlines.load)
+        try:
+            self._plugin = await self._loading.wait(self._deadlines.load)
+        except LoadError as error:
+            raise LoadError(f"{self._name}: {error.message}", remedy=error.remedy) from None
+        except (MemoryError, OSError) as error:
+            raise HostError(
+                f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
+                remedy="set a smaller ring, or raise the limits of this process",
+            ) from None
         asking = ForeignCall(self._plugin.manifest_json, f"{self._name}: plugin_get_manifest_json")
         with trio.CancelScope(shield=True):
             said = await asking.wait(self._deadlines.load)
@@ -134,7 +142,7 @@ class InProcessTransport:
                 return
             code = await ForeignCall(plugin.stop, f"{self._name}: plugin_stop").wait(deadline - trio.current_time())
             if self._starting.running:
-                await self._starting.wait(max(deadline - trio.current_time(), 0))
+                await self._starting.wait(deadline - trio.current_time())
         self._check("plugin_stop", code)
 
     async def unload(self) -> None:
@@ -154,7 +162,7 @@ class InProcessTransport:
                 self._plugin = await self._loading.wait(self._deadlines.stop)
             except CallOverdue:
                 raise
-            except SuperVMError:
+            except Exception:
                 return  # there is nothing to unload; why was told where load was waited for
 
     def abandon(self) -> None:
