@@ -2,7 +2,17 @@
 
 import sys
 
-from supervm_rt.cli import main
+
+def run() -> int:
+    """The command line, from the first import on: an interrupt there is no traceback either."""
+    try:
+        from supervm_rt.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        print("supervm-rt: interrupted", file=sys.stderr)
+        return 1
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

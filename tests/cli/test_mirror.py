@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import time
@@ -115,6 +116,60 @@ def test_stopped_by_a_signal_it_ends_well(tmp_path: Path) -> None:
     assert "stopping" in err
 
 
+def test_interrupted_before_it_was_idle_it_says_so_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "plugin.yaml").write_text(
+        "{id: org.example.actor, name: actor, version: '1.0.0', chain: dev, capabilities: [block_stream], binary: actor.so}"
+    )
+    source = ROOT / "tests/runtime/plugins/actor.c"
+    compiler = ["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ROOT / 'include'}", "-o", tmp_path / "actor.so", source]
+    subprocess.run(compiler, check=True)
+    arguments = command("mirror", "--plugin", tmp_path, "--policy", "dev", "--store", tmp_path / "s.db", "--until-idle", "--json")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "actor: init" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stopped before all was mirrored" in err
+    assert json.loads(out.splitlines()[-1])["tip"] is None
+
+
+def test_a_reader_of_the_messages_that_goes_away_stops_nothing(tmp_path: Path) -> None:
+    arguments = command(*mirror_arguments(tmp_path / "s.db", SAMPLE_BLOCKS, "regtest"), "--until-idle", "--json")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stderr.close()
+    out = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert json.loads(out.splitlines()[-1])["tip"] == TIP
+
+
+@pytest.mark.parametrize("redirect", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_descriptors_are_no_reason_to_fail(tmp_path: Path, redirect: str) -> None:
+    line = shlex.join(command(*mirror_arguments(tmp_path / "s.db", SAMPLE_BLOCKS, "regtest"), "--until-idle", "--json"))
+    done = subprocess.run(f"{line} {redirect}", shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    tip = supervm("chain", "tip", "bitcoin", "--store", tmp_path / "s.db", "--json").json()
+    assert tip["hash"] == TIP["hash"]
+
+
+def test_an_answer_that_cannot_be_written_fails(tmp_path: Path) -> None:
+    mirror_sample(tmp_path / "s.db")
+    line = shlex.join(command("chain", "events", "bitcoin", "--store", tmp_path / "s.db"))
+    full = subprocess.run(f"{line} > /dev/full", shell=True, capture_output=True, text=True, check=False)
+    assert full.returncode == 1
+    assert "cannot be written (No space left on device)" in full.stderr
+    assert "Traceback" not in full.stderr
+    gone = subprocess.run(f"{line} | head -1", shell=True, capture_output=True, text=True, check=False)
+    assert len(gone.stdout.splitlines()) == 1
+    assert gone.stderr == ""
+
+
 @pytest.mark.parametrize("policy", [[], ["--policy", "strict"], ["--policy", "permissive"]])
 def test_without_dev_it_refuses_and_explains(tmp_path: Path, policy: list[str]) -> None:
     ran = supervm(
@@ -139,7 +194,10 @@ def test_a_plugin_that_fails_fails_the_run(tmp_path: Path) -> None:
         (["mirror", "--plugin", ".", "--store", "s.db", "--mode", "widest"], 2, "widest"),
         (["mirror", "--plugin", ".", "--store", "s.db", "--final-depth", "-1"], 2, "neither a number"),
         (["mirror", "--plugin", ".", "--store", "s.db", "--policy", "none"], 2, "none"),
-        (["mirror", "--plugin", "nowhere", "--store", "s.db"], 1, "nowhere/plugin.yaml: no such file"),
+        (["mirror", "--plugin", "nowhere", "--store", "s.db"], 2, "nowhere/plugin.yaml: no such file"),
+        (["mirror", "--plugin", ".", "--store", "s.db", "--chain", ""], 2, "chain is ''"),
+        (["mirror", "--plugin", ".", "--store", "s.db", "--chain", "a b"], 2, "chain is 'a b'"),
+        (["run", "/dev/zero"], 2, "more than the 1048576 that are read"),
         (["run", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
         ([], 2, "COMMAND"),
         (["fly"], 2, "fly"),

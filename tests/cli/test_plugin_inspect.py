@@ -50,7 +50,7 @@ def test_a_disagreement_is_shown_and_fails(tmp_path: Path) -> None:
 
 def test_what_is_no_plugin_is_named(tmp_path: Path) -> None:
     ran = supervm("plugin", "inspect", tmp_path)
-    assert ran.status == 1
+    assert ran.status == 2
     assert "plugin.yaml: no such file" in ran.err
     folder = tmp_path / "plugin"
     shutil.copytree(HELLO, folder)

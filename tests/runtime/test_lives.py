@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -24,6 +25,9 @@ from supervm_rt import (
     RuntimeConfig,
 )
 from supervm_rt._abi import slots_in_use
+from supervm_rt.errors import LoadError, PluginError
+from supervm_rt.transports.interface import Received
+from supervm_rt.transports.native.in_process import InProcessTransport
 
 MakePlugin = Callable[..., Path]
 ACTOR = "org.example.actor"
@@ -334,6 +338,121 @@ def test_two_instances_of_one_plugin_have_lives_of_their_own(node: Node, make_pl
             assert runtime.plugins["two"].state is PluginState.RUNNING
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("source", ["unresolved.c", "incomplete.c", "unique.cpp"])
+def test_a_library_that_cannot_be_loaded_ends_its_own_plugin_only(
+    node: Node, make_plugin: MakePlugin, tmp_path: Path, source: str
+) -> None:
+    broken = make_plugin()
+    library = broken / "plugin.so"
+    compiler = "g++" if source.endswith("pp") else "cc"
+    path = Path(__file__).parents[1] / "abi/plugins" / source
+    subprocess.run([compiler, "-shared", "-fPIC", f"-I{supervm_rt.get_include()}", "-o", library, path], check=True, cwd=tmp_path)
+
+    async def main() -> None:
+        neighbour = PluginConfig(path=make_plugin(), settings={"act": "publish"}, name="neighbour", chain="other")
+        async with node.open(actor(broken, restart=RestartPolicy.ALWAYS), neighbour) as runtime:
+            with trio.fail_after(20):
+                await runtime.wait_idle()
+            assert runtime.plugins[ACTOR].finished
+            assert isinstance(runtime.plugins[ACTOR].failure, LoadError)
+            assert "plugin.so" in failure(runtime) or ACTOR in failure(runtime)
+            assert runtime.chains["other"].blocks == 100
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("settings", [{"blocks_dir": "~nobody-of-that-name/x"}, {"number": float("nan")}, {"thing": object()}])
+def test_settings_that_cannot_be_handed_over_end_the_plugin_only(
+    node: Node, make_plugin: MakePlugin, settings: dict[str, object]
+) -> None:
+    folder = make_plugin(security="{sandbox: false, read_paths: [blocks_dir]}")
+
+    async def main() -> None:
+        neighbour = PluginConfig(path=make_plugin(), settings={"act": "publish"}, name="neighbour", chain="other")
+        async with node.open(PluginConfig(path=folder, settings=settings), neighbour) as runtime:
+            with trio.fail_after(20):
+                await runtime.wait_idle()
+            assert "the settings cannot be handed over" in failure(runtime)
+            assert runtime.chains["other"].blocks == 100
+
+    trio.run(main)
+    assert node.states() == ["loading", "loaded", "unloaded"]
+
+
+def test_a_ring_that_holds_nonsense_ends_the_plugin_only(
+    node: Node, make_plugin: MakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking = InProcessTransport.receive_rest
+
+    def nonsense(self: InProcessTransport) -> Received:
+        received = taking(self)
+        if self._name == ACTOR and received.frames:
+            raise PluginError("corrupt ring")
+        return received
+
+    monkeypatch.setattr(InProcessTransport, "receive_rest", nonsense)
+
+    async def main() -> None:
+        neighbour = PluginConfig(path=make_plugin(), settings={"act": "publish"}, name="neighbour", chain="other")
+        async with node.open(actor(make_plugin(), "flood"), neighbour) as runtime:
+            with trio.fail_after(20):
+                await runtime.wait_idle()
+            assert failure(runtime) == "corrupt ring"
+            assert runtime.plugins[ACTOR].state is PluginState.UNLOADED
+            assert runtime.chains["other"].blocks == 100
+
+    trio.run(main)
+
+
+def test_plugins_that_are_added_at_once_do_not_disturb_each_other(node: Node, make_plugin: MakePlugin) -> None:
+    folder = make_plugin()
+
+    async def main() -> None:
+        async with node.open() as runtime:
+            async with trio.open_nursery() as nursery:
+                for name in ("one", "two", "three"):
+                    nursery.start_soon(runtime.add, actor(folder, "publish", name=name))
+            with trio.fail_after(20):
+                await runtime.wait_idle()
+            assert runtime.chains["dev"].blocks == 100
+            assert runtime.chains["dev"].duplicates == 200
+
+    trio.run(main)
+
+
+def test_two_plugins_of_one_chain_agree_on_its_rules(node: Node, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        one = PluginConfig(path=make_plugin(), name="one", final_depth=3)
+        async with node.open(one, PluginConfig(path=make_plugin(), name="two")):
+            pytest.fail("opened")
+
+    with pytest.raises(supervm_rt.SuperVMError, match="two plugins feed the chain dev under different rules"):
+        trio.run(main)
+
+
+def test_one_that_has_finished_can_be_added_again(node: Node, make_plugin: MakePlugin) -> None:
+    folder = make_plugin()
+
+    async def main() -> None:
+        async with node.open(actor(folder)) as runtime:
+            await running(runtime)
+            await runtime.stop(ACTOR)
+            await runtime.add(actor(folder, "publish"))
+            with trio.fail_after(20):
+                await runtime.wait_idle()
+            assert runtime.chains["dev"].blocks == 100
+        with pytest.raises(supervm_rt.SuperVMError, match="the runtime has ended"):
+            await runtime.add(actor(folder))
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_deadline_is_a_length_of_time(seconds: float) -> None:
+    with pytest.raises(supervm_rt.SuperVMError, match="the deadline of stop"):
+        Deadlines(stop=seconds)
 
 
 def test_two_plugins_of_one_name_are_refused(node: Node, make_plugin: MakePlugin) -> None:

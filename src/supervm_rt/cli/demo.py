@@ -72,5 +72,5 @@ def _short(path: str) -> str:
     """Relative to the working directory where that is below it. Links are not followed: a virtual environment's python is one."""
     try:
         return str(Path(path).absolute().relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):
         return path

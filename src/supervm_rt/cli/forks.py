@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from supervm_rt.chain.vectors import VectorError
 from supervm_rt.cli.output import add_json_option, print_json
+from supervm_rt.errors import ConfigurationError
 from supervm_rt.store import replay
 
 
@@ -23,22 +27,28 @@ def add_commands(commands: Any) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary store is taken away
     try:
-        # What is not UTF-8 is a line's matter: the parser names the line.
-        file = sys.stdin if str(options.file) == "-" else options.file.open(encoding="utf-8", errors="surrogateescape")
-        with file:
-            for answer in replay(file):
-                print_json(answer) if options.json else print(_text(answer))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        print(f"supervm-rt: {options.file}: cannot be read ({error.strerror})", file=sys.stderr)
-        return 2
+        for answer in replay(_lines(options.file)):
+            print_json(answer) if options.json else print(_text(answer))
     except VectorError as error:
         sys.stdout.flush()
-        print(f"supervm-rt: {options.file}: {error}", file=sys.stderr)
-        return 2
+        raise ConfigurationError(f"{options.file}: {error.message}", remedy=error.remedy) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file as they come. What is not UTF-8 is a line's matter: the parser names the line."""
+    standard_input = str(path) == "-"
+    try:
+        source = 0 if standard_input else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(source, encoding="utf-8-sig", errors="surrogateescape", closefd=not standard_input) as file:
+            yield from file
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{path}: cannot be read ({why})", remedy="name a readable file, or -") from None
 
 
 def _text(answer: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from supervm_rt.cli.output import block_ref
-from supervm_rt.errors import SuperVMError
+from supervm_rt.errors import ConfigurationError, SuperVMError
 from supervm_rt.model.events import EventKind, HostEvent, Severity
 from supervm_rt.runtime import ChainSummary, PluginStatus, Runtime, RuntimeConfig, open_runtime
 
@@ -46,6 +47,8 @@ class NodeResult:
     chains: Mapping[str, ChainSummary]
     plugins: Mapping[str, PluginStatus]
     seconds: float
+    interrupted: bool
+    """A signal ended it before it was idle, where that had been asked for."""
 
     @property
     def failed(self) -> list[PluginStatus]:
@@ -60,9 +63,10 @@ def run_node(config: RuntimeConfig, *, until_idle: bool) -> NodeResult:
 
 async def _run(config: RuntimeConfig, until_idle: bool) -> NodeResult:
     started = time.monotonic()
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _Console(stderr=True, highlight=False, soft_wrap=True)
     runtime: Runtime | None = None
     failure: SuperVMError | None = None
+    complete = not until_idle
     async with trio.open_nursery() as watchers:
         with trio.CancelScope() as scope:
             await watchers.start(_watch_signals, scope)
@@ -70,6 +74,7 @@ async def _run(config: RuntimeConfig, until_idle: bool) -> NodeResult:
                 async with open_runtime(config, receivers=(_Narrator(console),)) as runtime:
                     watchers.start_soon(_show_progress, runtime, console)
                     await (runtime.wait_idle() if until_idle else runtime.wait_finished())
+                    complete = True
             except SuperVMError as error:
                 failure = error
         watchers.cancel_scope.cancel()
@@ -77,7 +82,7 @@ async def _run(config: RuntimeConfig, until_idle: bool) -> NodeResult:
         raise failure
     if runtime is None:  # a signal came before it had opened
         raise KeyboardInterrupt
-    return NodeResult(runtime.chains, runtime.plugins, time.monotonic() - started)
+    return NodeResult(runtime.chains, runtime.plugins, time.monotonic() - started, interrupted=not complete)
 
 
 async def _watch_signals(scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -87,8 +92,17 @@ async def _watch_signals(scope: trio.CancelScope, task_status: trio.TaskStatus[N
         async for number in signals:
             if scope.cancel_called:
                 os._exit(128 + number)
-            print("supervm-rt: stopping (once more to stop at once)", file=sys.stderr)
             scope.cancel()
+            with contextlib.suppress(OSError):
+                print("supervm-rt: stopping (once more to stop at once)", file=sys.stderr)
+
+
+class _Console(Console):
+    """Falls silent where nobody reads any more; the node goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Called for a closed pipe; the default ends the process."""
+        self.quiet = True
 
 
 class _Narrator:
@@ -121,9 +135,13 @@ async def _show_progress(runtime: Runtime, console: Console) -> None:
             while True:
                 progress.update(task, description=escape(_progress_text(runtime)), refresh=True)
                 await trio.sleep(0.1)
+    shown = ""
     while True:
         await trio.sleep(_SECONDS_BETWEEN_LINES)
-        console.print(escape(_progress_text(runtime)))
+        text = _progress_text(runtime)
+        if text != shown:
+            console.print(escape(text))
+            shown = text
 
 
 def _progress_text(runtime: Runtime) -> str:
@@ -153,7 +171,12 @@ def chain_summary(summary: ChainSummary, seconds: float) -> dict[str, object]:
 
 
 def exit_status(result: NodeResult) -> int:
-    """0, or 1 with a line about each plugin that did not end well."""
+    """0, or 1 with a line about each plugin that did not end well; 2 where all that is wrong is what was configured."""
     for status in result.failed:
         print(f"supervm-rt: {status.failure}", file=sys.stderr)
-    return 1 if result.failed else 0
+    if result.failed:
+        return 2 if all(isinstance(status.failure, ConfigurationError) for status in result.failed) else 1
+    if result.interrupted:
+        print("supervm-rt: stopped before all was mirrored; the same command goes on from here", file=sys.stderr)
+        return 1
+    return 0

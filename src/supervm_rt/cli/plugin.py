@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from supervm_rt._abi import NativePlugin, SealedLibrary
+from supervm_rt._abi import SealedLibrary
+from supervm_rt.cli.markers import ANSWER, FAULT
 from supervm_rt.cli.output import add_json_option, print_fields, print_json
-from supervm_rt.errors import ManifestMismatch, SuperVMError
+from supervm_rt.errors import ManifestMismatch
 from supervm_rt.model.manifest import Manifest
 from supervm_rt.runtime.binary import inspect_binary, read_manifest
 from supervm_rt.trust.manifest import compare_with_binary
@@ -81,7 +82,7 @@ def _ask(manifest: Manifest, library: SealedLibrary) -> tuple[Any, str | None]:
     """(what the library says, what is wrong with it), asked in a process of its own that may crash or hang."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "supervm_rt.cli.plugin", str(library.fd)],
+            [sys.executable, "-m", "supervm_rt.cli.ask_library", str(library.fd)],
             pass_fds=[library.fd],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -92,11 +93,12 @@ def _ask(manifest: Manifest, library: SealedLibrary) -> tuple[Any, str | None]:
         return None, f"loading it did not end within {_SECONDS_TO_ANSWER} s"
     if done.returncode < 0:
         return None, f"loading it ended the process by signal {-done.returncode}"
-    if done.returncode > 0 or _ANSWER not in done.stdout:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        return None, lines[-1] if lines else f"loading it ended the process with status {done.returncode}"
+    if FAULT in done.stderr:
+        return None, done.stderr.rpartition(FAULT)[2].decode(errors="replace").strip()
+    if ANSWER not in done.stdout:
+        return None, f"loading it ended the process with status {done.returncode}"
     # The answer comes after all that the library itself may have printed.
-    said = done.stdout.rpartition(_ANSWER)[2]
+    said = done.stdout.rpartition(ANSWER)[2]
     try:
         compare_with_binary(manifest, said)
     except ManifestMismatch as error:
@@ -107,30 +109,6 @@ def _ask(manifest: Manifest, library: SealedLibrary) -> tuple[Any, str | None]:
         return json.loads(said), fault
     except (ValueError, RecursionError):
         return said.decode(errors="replace"), fault
-
-
-_ANSWER = b"\n---- plugin_get_manifest_json ----\n"
-
-
-def _answer(descriptor: int) -> int:
-    """The other end of ``_ask``: loads the library that is open at this descriptor."""
-    with Path(f"/proc/self/fd/{descriptor}").open("rb") as file:
-        data = file.read()
-    plugin: NativePlugin | None = None
-    try:
-        with SealedLibrary(data) as library:
-            plugin = NativePlugin(library)
-        said = plugin.manifest_json()
-    except SuperVMError as error:
-        print(error, file=sys.stderr)
-        return 1
-    finally:
-        if plugin is not None:
-            plugin.abandon()  # the process ends next: nothing is gained by running its destructors
-    sys.stdout.flush()
-    sys.stdout.buffer.write(_ANSWER + said)
-    sys.stdout.flush()
-    return 0
 
 
 def _manifest_json(manifest: Manifest) -> dict[str, Any]:
@@ -182,7 +160,3 @@ def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item not in (None, []))
     return ", ".join(map(str, value)) if isinstance(value, list) else " ".join(str(value).split())
-
-
-if __name__ == "__main__":
-    sys.exit(_answer(int(sys.argv[1])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.manifest import Capability
 
 
@@ -45,3 +46,10 @@ class Deadlines:
     init: float = 30.0
     start: float = 30.0
     stop: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for what is no length of time."""
+        for name in ("load", "init", "start", "stop"):
+            seconds = getattr(self, name)
+            if not 0 < seconds < float("inf"):
+                raise ConfigurationError(f"the deadline of {name} is {seconds!r}", remedy="give a number of seconds above 0")

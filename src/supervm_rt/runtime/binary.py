@@ -56,8 +56,9 @@ def _read(path: Path, bound: int, error: type[ManifestError | LoadError], remedy
             data = file.read(bound + 1)
     except FileNotFoundError:
         raise error(f"{path}: no such file", remedy=remedy) from None
-    except OSError as fault:
-        raise error(f"{path}: cannot be read ({fault.strerror})", remedy="check the path and its permissions") from None
+    except (OSError, ValueError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else fault
+        raise error(f"{path}: cannot be read ({why})", remedy="check the path and its permissions") from None
     if data is None or len(data) > bound:
         raise error(f"{path}: not a file of at most {bound} bytes", remedy=remedy)
     return data

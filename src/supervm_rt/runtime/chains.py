@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from supervm_rt._abi import Frame
+from supervm_rt.chain.types import ForkRules
 from supervm_rt.ir.translator import Translator
 from supervm_rt.model.chain import BlockRef, ChainEvent, Rejection, Step, Verdict
 from supervm_rt.model.events import EventKind, Severity
@@ -56,10 +57,13 @@ class Ingested:
 class ChainPipeline:
     """Translates and commits batches, one at a time, in the order in which they came."""
 
-    def __init__(self, name: str, mirror: Mirror, translator: Translator, sink: EventSink, store_turn: trio.Lock) -> None:
+    def __init__(
+        self, name: str, mirror: Mirror, translator: Translator, *, rules: ForkRules, sink: EventSink, store_turn: trio.Lock
+    ) -> None:
         """``store_turn`` is shared by all chains of a store: it has one writer."""
         self.name = name
         self.translator = translator
+        self.rules = rules
         self._mirror = mirror
         self._sink = sink
         self._store_turn = store_turn

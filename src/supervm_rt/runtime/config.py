@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,7 @@ from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.model.plugin import Deadlines
-from supervm_rt.trust.documents import DocumentFault, check_shape, read_yaml
+from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES, DocumentFault, check_shape, read_yaml
 from supervm_rt.trust.policy import PolicyLevel
 from supervm_rt.trust.units import parse_bytes, parse_seconds
 
@@ -21,6 +23,9 @@ MIN_RING_BYTES = 64 << 10
 MAX_RING_BYTES = 1 << 30
 DEFAULT_ORPHAN_LIMIT = 16_384
 """A node that downloads blocks in parallel writes them out of order by up to a few thousand positions."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
 class ChainDefault:
@@ -68,6 +73,12 @@ class PluginConfig:
     settings_folder: Path | None = None
     """Relative paths among the settings (those that the manifest's read_paths name) start here; None: the working directory."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a name or a chain that cannot be one."""
+        for what, name in (("name", self.name), ("chain", self.chain)):
+            if name is not None and not _NAME.fullmatch(name):
+                raise ConfigurationError(f"{what} is {name!a}", remedy="use up to 100 letters, digits, dots, colons and dashes")
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
@@ -83,13 +94,21 @@ class RuntimeConfig:
     rejection_limit: int = 10_000
     """A plugin whose rejected blocks exceed this within one life is quarantined."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a ring that cannot be."""
+        size = self.ring_bytes
+        if not MIN_RING_BYTES <= size <= MAX_RING_BYTES or size & (size - 1):
+            raise ConfigurationError(f"ring_bytes is {size}", remedy="give a power of two from 64 KiB to 1 GiB")
+
     @classmethod
     def load(cls, path: Path) -> RuntimeConfig:
         """Reads a configuration file. Relative paths in it start at its own folder. Raises ConfigurationError."""
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", remedy="name a readable YAML file") from None
+            with path.open("rb") as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ConfigurationError(f"{path}: cannot be read ({why})", remedy="name a readable YAML file") from None
         try:
             document = check_shape(read_yaml(data), package="supervm_rt.runtime", schema="config.schema.json")
             return cls._from_document(document, path.resolve().parent)
@@ -102,7 +121,7 @@ class RuntimeConfig:
             key: _amount(f"deadlines.{key}", parse_seconds, value) for key, value in document.get("deadlines", {}).items()
         }
         return cls(
-            store=folder / document["store"],
+            store=folder / _path("store", document["store"]),
             plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document["plugins"])),
             policy=PolicyLevel(document.get("policy", "strict")),
             ring_bytes=_amount("ring", _ring_bytes, document["ring"]) if "ring" in document else DEFAULT_RING_BYTES,
@@ -117,7 +136,7 @@ def _plugin(item: Mapping[str, Any], index: int, folder: Path) -> PluginConfig:
     except (TypeError, ValueError) as error:
         raise DocumentFault(f"plugins[{index}].settings: {error}; quote dates and the like") from None
     return PluginConfig(
-        path=folder / item["path"],
+        path=folder / _path(f"plugins[{index}].path", item["path"]),
         name=item.get("name"),
         chain=item.get("chain"),
         mode=ForkMode(item["mode"]) if "mode" in item else None,
@@ -127,6 +146,15 @@ def _plugin(item: Mapping[str, Any], index: int, folder: Path) -> PluginConfig:
         settings=settings,
         settings_folder=folder,
     )
+
+
+def _path(place: str, text: str) -> str:
+    try:
+        if "\0" not in os.fsencode(text).decode("latin-1"):
+            return text
+    except UnicodeEncodeError:
+        pass
+    raise DocumentFault(f"{place}: {text!a} is not a path")
 
 
 def _ring_bytes(value: object) -> int:

@@ -6,7 +6,8 @@ Rules, of which the table is the whole:
   step may fail.
 - A life that fails before STARTING is unloaded at once; from STARTING on it goes through stopping first.
 - What never returns is ABANDONED: its thread, slot and mapping stay for the life of the process.
-- REFUSED, UNLOADED and ABANDONED end a life. Only a restart (a new generation) leaves them; nothing leaves QUARANTINED.
+- REFUSED, UNLOADED and ABANDONED end a life. A restart (a new generation) leaves the last two; nothing leaves REFUSED and
+  QUARANTINED.
 """
 
 from __future__ import annotations

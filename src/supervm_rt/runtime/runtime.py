@@ -36,6 +36,8 @@ class Runtime:
         self._chains: dict[str, ChainPipeline] = {}
         self._supervisors: dict[str, PluginSupervisor] = {}
         self._change = trio.Event()
+        self._adding = trio.Lock()
+        self._closed = False
         self.failure: SuperVMError | None = None
         """Why the runtime ended, where it ended by itself."""
 
@@ -44,23 +46,35 @@ class Runtime:
     async def add(self, config: PluginConfig) -> str:
         """Registers a plugin and starts its nursery. Returns its id in this runtime. Raises OperatorError, StoreError.
 
+        One that has finished can be added again, with a new configuration.
+
         The plugin's own failures do not come out here: they are events, and show in ``plugins``.
         """
-        manifest = await trio.to_thread.run_sync(read_manifest, config.path)
-        plugin = config.name or manifest.id
-        if plugin in self._supervisors:
-            raise ConfigurationError(f"two plugins are called {plugin}", remedy="give one of them a name of its own (name:)")
-        pipeline = None
-        if Capability.BLOCK_STREAM in manifest.capabilities:
-            pipeline = await self._pipeline(config, manifest)
-        supervisor = PluginSupervisor(plugin, config, manifest, pipeline, self)
-        self._supervisors[plugin] = supervisor
-        self._nursery.start_soon(supervisor.run, name=f"plugin {plugin}")
-        return plugin
+        async with self._adding:
+            if self._closed:
+                raise ConfigurationError("the runtime has ended", remedy="add plugins inside its async with block")
+            manifest = await trio.to_thread.run_sync(read_manifest, config.path)
+            plugin = config.name or manifest.id
+            namesake = self._supervisors.get(plugin)
+            if namesake is not None and not namesake.status().finished:
+                raise ConfigurationError(f"two plugins are called {plugin}", remedy="give one of them a name of its own (name:)")
+            pipeline = None
+            if Capability.BLOCK_STREAM in manifest.capabilities:
+                pipeline = await self._pipeline(config, manifest)
+            supervisor = PluginSupervisor(plugin, config, manifest, pipeline, self)
+            self._supervisors[plugin] = supervisor
+            self._nursery.start_soon(supervisor.run, name=f"plugin {plugin}")
+            return plugin
+
+    def close(self) -> None:
+        """Takes no more plugins. For ``open_runtime``."""
+        self._closed = True
 
     async def _pipeline(self, config: PluginConfig, manifest: Manifest) -> ChainPipeline:
         name = config.chain or manifest.chain
         translator = translator_for(manifest.chain, config.settings)
+        depth = translator.default_final_depth if isinstance(config.final_depth, ChainDefault) else config.final_depth
+        rules = ForkRules(mode=config.mode or translator.default_mode, final_depth=depth, orphan_limit=config.orphan_limit)
         existing = self._chains.get(name)
         if existing is not None:
             theirs = existing.translator
@@ -70,19 +84,27 @@ class Runtime:
                     f"{translator.family} {translator.network}",
                     remedy="give one of them a chain name of its own (chain:)",
                 )
+            if existing.rules != rules:
+                raise ConfigurationError(
+                    f"two plugins feed the chain {name} under different rules ({_describe(existing.rules)}; {_describe(rules)})",
+                    remedy="set the same mode, final_depth and orphans for both",
+                )
             return existing
-        depth = translator.default_final_depth if isinstance(config.final_depth, ChainDefault) else config.final_depth
-        rules = ForkRules(mode=config.mode or translator.default_mode, final_depth=depth, orphan_limit=config.orphan_limit)
         async with self._store_turn:
             mirror = await trio.to_thread.run_sync(partial(self._store.mirror, name, translator=translator, rules=rules))
-        pipeline = ChainPipeline(name, mirror, translator, self.sink, self._store_turn)
+        pipeline = ChainPipeline(name, mirror, translator, rules=rules, sink=self.sink, store_turn=self._store_turn)
         self._chains[name] = pipeline
         self.sink.emit(
             EventKind.CHAIN_OPENED,
             f"{name}: {translator.family} {translator.network}".rstrip(),
             chain=name,
             severity=Severity.DEBUG,
-            data={"family": translator.family, "network": translator.network, "mode": str(rules.mode), "final_depth": depth},
+            data={
+                "family": translator.family,
+                "network": translator.network,
+                "mode": str(rules.mode),
+                "final_depth": rules.final_depth,
+            },
         )
         return pipeline
 
@@ -143,6 +165,10 @@ class Runtime:
         self._change = trio.Event()
 
 
+def _describe(rules: ForkRules) -> str:
+    return f"{rules.mode}, final depth {rules.final_depth}, {rules.orphan_limit} orphans"
+
+
 @asynccontextmanager
 async def open_runtime(
     config: RuntimeConfig | Path | str, *, receivers: tuple[Receiver, ...] = ()
@@ -171,11 +197,12 @@ async def open_runtime(
                 yield runtime
             except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
                 failed = error
+            runtime.close()
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(store.close)
     if runtime is not None and runtime.failure is not None:
-        raise runtime.failure from None
+        raise runtime.failure from (failed if isinstance(failed, Exception) else None)
     if failed is not None:
         raise failed

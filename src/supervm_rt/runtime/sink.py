@@ -77,7 +77,7 @@ class EventSink:
         for receiver in tuple(self._receivers):
             try:
                 receiver(event)
-            except Exception:
+            except (Exception, SystemExit):
                 self._failed += 1
                 self.remove(receiver)
                 _logger.exception("an event receiver failed and was taken off: %r", receiver)

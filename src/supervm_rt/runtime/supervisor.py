@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import trio
 from supervm_rt import _abi
 from supervm_rt.errors import (
     ConfigurationError,
+    HostError,
     LifecycleError,
     LoadError,
     ManifestMismatch,
@@ -35,6 +37,8 @@ from supervm_rt.transports.interface import CallOverdue, PluginTransport, Receiv
 from supervm_rt.transports.native.in_process import InProcessTransport
 from supervm_rt.trust.manifest import compare_with_binary
 from supervm_rt.trust.policy import Decision, Policy
+
+_logger = logging.getLogger("supervm_rt")
 
 _PERMANENT = (OperatorError, LoadError, ManifestMismatch)
 """Another try would end the same way: somebody has to change a file or a setting first."""
@@ -139,7 +143,11 @@ class PluginSupervisor:
         failures: deque[float] = deque(maxlen=limits.failures)
         try:
             while True:
-                await self._life()
+                try:
+                    await self._life()
+                except Exception as error:
+                    self._host_failed(error)
+                    return
                 if self._stop_asked.is_set() or self._state is PluginState.REFUSED:
                     return
                 if self._failure is not None:
@@ -159,6 +167,13 @@ class PluginSupervisor:
         finally:
             self._finished = True
             self._services.changed()
+
+    def _host_failed(self, error: Exception) -> None:
+        """What was never meant to happen ends this plugin, and nothing else."""
+        _logger.exception("the supervision of %s failed", self.plugin, exc_info=error)
+        if self._transport is not None:
+            self._transport.abandon()
+        self._failed(HostError(f"{self.plugin}: its supervision failed ({error!r})", remedy="please report it, with the log"))
 
     def _next_delay(self, failures: deque[float]) -> float | None:
         """Seconds until the next life; None: there is none."""
@@ -302,14 +317,15 @@ class PluginSupervisor:
     def _configuration(self) -> bytes:
         """The plugin's settings as JSON; paths that it may read are made absolute."""
         settings = dict(self._config.settings)
-        folder = self._config.settings_folder or Path.cwd()
-        for key in self.manifest.security.read_paths:
-            value = settings.get(key)
-            if isinstance(value, str):
-                settings[key] = str(folder / Path(value).expanduser())
+        folder = self._config.settings_folder
         try:
+            for key in self.manifest.security.read_paths:
+                value = settings.get(key)
+                if isinstance(value, str):
+                    path = Path(value).expanduser()
+                    settings[key] = str(path if path.is_absolute() else (folder or Path.cwd()) / path)
             return json.dumps(settings, allow_nan=False).encode()
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (OSError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
 
     async def _receive(self, transport: PluginTransport) -> None:
@@ -411,7 +427,7 @@ class PluginSupervisor:
                 self._move(PluginState.STOPPED)
             await transport.unload()
             self._move(PluginState.UNLOADED)
-        except LifecycleError as error:
+        except SuperVMError as error:
             # Its code may still run: nothing of it can be taken away.
             transport.abandon()
             self._failed(error)
@@ -434,7 +450,11 @@ class PluginSupervisor:
     async def _take_rest(self, transport: PluginTransport) -> None:
         """What the plugin said before it stopped still counts."""
         while not self._quarantine and not isinstance(self._failure, StoreError):
-            rest = transport.receive_rest()
+            try:
+                rest = transport.receive_rest()
+            except SuperVMError as error:  # its ring holds nonsense
+                self._failed(error)
+                return
             if not rest:
                 return
             await self._take(rest)

@@ -110,6 +110,10 @@ def _describe(fault: ValidationError) -> str:
     if fault.validator == "required":
         missing = [key for key in wanted if key not in instance]
         return f"{prefix}missing key {', '.join(map(repr, missing))}"
+    if fault.validator in {"minItems", "maxItems", "minLength", "maxLength"}:
+        bound = "at least" if str(fault.validator).startswith("min") else "at most"
+        things = "characters" if str(fault.validator).endswith("Length") else "items"
+        return f"{prefix}{len(instance)} {things}; {bound} {wanted} are allowed"
     return f"{prefix}{fault.message[:200]}"
 
 

@@ -25,7 +25,10 @@ def _split(value: object, what: str, example: str) -> tuple[float, str]:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is not {what}; write for example {example}")
     if not isinstance(value, str):
-        number, unit = float(value), ""
+        try:
+            number, unit = float(value), ""
+        except OverflowError:
+            number, unit = math.inf, ""
     else:
         match = _NUMBER.fullmatch(value)
         if match is None:

@@ -51,4 +51,5 @@ class ForeignCall(Generic[T]):
         if isinstance(self._result, outcome.Error):  # unwrap() would work but once
             raise self._result.error
         assert isinstance(self._result, outcome.Value)
-        return self._result.value
+        value: T = self._result.value
+        return value
