@@ -36,7 +36,7 @@ static bool say_end_of_input(const struct reader *reader, bool first)
 {
     /* Following a node this comes after each block: then it is worth a line only for those who look closely. */
     host_say(first ? SUPERVM_LOG_INFO : SUPERVM_LOG_DEBUG,
-             "everything in %s is read: %" PRIu64 " blocks, %" PRIu64 " bytes in this run",
+             "everything readable in %s is read: %" PRIu64 " blocks, %" PRIu64 " bytes in this run",
              reader->settings.blocks_dir, reader->blocks, reader->bytes);
     int32_t status = host.sink->end_of_input(host.sink->host);
     if (status != SUPERVM_OK && status != SUPERVM_STOPPING)

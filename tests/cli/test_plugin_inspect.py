@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.cli.support import BLOCKFILES, HELLO, supervm
 
@@ -58,3 +61,40 @@ def test_what_is_no_plugin_is_named(tmp_path: Path) -> None:
     ran = supervm("plugin", "inspect", folder)
     assert ran.status == 1
     assert "hello" in ran.err
+
+
+LEAVES = """
+#include <stdlib.h>
+const char *plugin_get_manifest_json(void) { return "{}"; }
+int plugin_init(void *host) { return host == 0; }
+int plugin_start(void) { return 0; }
+int plugin_stop(void) { return 0; }
+void plugin_free_string(char *text) { (void)text; }
+__attribute__((constructor)) static void leave(void) { LEAVE; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("leave", "says"),
+    [
+        ("_Exit(0)", "loading it ended the process with status 0"),
+        ("_Exit(3)", "loading it ended the process with status 3"),
+        ("abort()", "loading it ended the process by signal 6"),
+    ],
+)
+def test_a_library_that_ends_its_process_is_told(tmp_path: Path, leave: str, says: str) -> None:
+    folder = tmp_path / "plugin"
+    shutil.copytree(HELLO, folder)
+    (tmp_path / "leaves.c").write_text(LEAVES)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DLEAVE={leave}", "-o", folder / "hello.so", tmp_path / "leaves.c"], check=True)
+    ran = supervm("plugin", "inspect", folder, "--json")
+    assert ran.status == 1
+    assert ran.json()["fault"] == says
+
+
+def test_a_missing_export_is_told_without_loading(tmp_path: Path) -> None:
+    folder = tmp_path / "plugin"
+    shutil.copytree(HELLO, folder)
+    (tmp_path / "empty.c").write_text("int nothing;")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "hello.so", tmp_path / "empty.c"], check=True)
+    assert "does not export plugin_" in supervm("plugin", "inspect", folder, "--no-load", "--json").json()["fault"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,18 @@ def test_a_full_disk_ends_the_runtime_in_good_order(small_disk: Path, make_plugi
         assert heights == list(range(1, len(heights) + 1))
     finally:
         subprocess.run(["umount", small_disk], check=True)
+
+
+def test_a_store_that_reached_its_limit_ends_the_runtime_too(tmp_path: Path, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        of = replace(config(tmp_path / "store.db", publishing(make_plugin(), "flood")), store_limit=1 << 20)
+        with trio.fail_after(60):
+            async with supervm_rt.open_runtime(of):
+                await trio.sleep_forever()
+
+    with pytest.raises(StoreFull):
+        trio.run(main)
+    assert (tmp_path / "store.db").stat().st_size <= 1 << 20
 
 
 def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -49,7 +49,12 @@ def _inspect(options: argparse.Namespace) -> int:
     data, facts = inspect_binary(options.folder, manifest)
     library = SealedLibrary(data)
     try:
-        said, fault = (None, None) if options.no_load else _ask(manifest, library)
+        said: Any = None
+        fault: str | None = None
+        if facts.missing_exports:
+            fault = f"it does not export {', '.join(facts.missing_exports)}"
+        elif not options.no_load:
+            said, fault = _ask(manifest, library)
     finally:
         library.close()
     answer: dict[str, Any] = {

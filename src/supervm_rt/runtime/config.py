@@ -87,6 +87,8 @@ class RuntimeConfig:
     store: Path
     plugins: tuple[PluginConfig, ...]
     policy: PolicyLevel = PolicyLevel.STRICT
+    store_limit: int | None = None
+    """Bytes that the store's file may grow to; None: as far as the disk goes."""
     ring_bytes: int = DEFAULT_RING_BYTES
     """Capacity of each plugin's ring: a power of two from 64 KiB to 1 GiB."""
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -124,6 +126,7 @@ class RuntimeConfig:
             store=folder / _path("store", document["store"]),
             plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document["plugins"])),
             policy=PolicyLevel(document.get("policy", "strict")),
+            store_limit=_amount("store_limit", parse_bytes, document["store_limit"]) if "store_limit" in document else None,
             ring_bytes=_amount("ring", _ring_bytes, document["ring"]) if "ring" in document else DEFAULT_RING_BYTES,
             deadlines=Deadlines(**deadlines),
         )

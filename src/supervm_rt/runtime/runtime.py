@@ -185,7 +185,7 @@ async def open_runtime(
     sink = EventSink()
     for receiver in receivers:
         sink.add(receiver)
-    store = await trio.to_thread.run_sync(Store.open, config.store)
+    store = await trio.to_thread.run_sync(partial(Store.open, config.store, max_bytes=config.store_limit))
     runtime: Runtime | None = None
     failed: BaseException | None = None
     try:
