@@ -121,7 +121,7 @@ def test_interrupted_before_it_was_idle_it_says_so_and_fails(tmp_path: Path) -> 
         "{id: org.example.actor, name: actor, version: '1.0.0', chain: dev, capabilities: [block_stream], binary: actor.so}"
     )
     source = ROOT / "tests/runtime/plugins/actor.c"
-    compiler = ["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ROOT / 'include'}", "-o", tmp_path / "actor.so", source]
+    compiler = ["cc", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ROOT / 'include'}", "-o", str(tmp_path / "actor.so"), str(source)]
     subprocess.run(compiler, check=True)
     arguments = command("mirror", "--plugin", tmp_path, "--policy", "dev", "--store", tmp_path / "s.db", "--until-idle", "--json")
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
