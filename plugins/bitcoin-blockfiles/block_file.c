@@ -231,12 +231,13 @@ enum record_state block_file_check(struct reader *reader, const struct block_fil
 }
 
 /* Goes on behind bytes that are not a record: moves the cursor to the next record, if there is one. */
-static enum record_state leave_gap(struct block_file *file, const struct record_file *open, const char *name, const char *what)
+static enum record_state leave_gap(struct block_file *file, const struct record_file *open, const char *name, const char *what,
+                                   bool doubt_last)
 {
     uint64_t gap = file->cursor.offset, found;
-    /* A record whose length was damaged ends anywhere and hides the records that it covers: where no record follows one, its
-     * own bytes are searched too. In a sound block there is nothing to find. */
-    uint64_t from = gap - file->cursor.length;
+    /* A record whose length was damaged ends anywhere and hides the records that it covers: where not even the beginning of one
+     * follows it, its own bytes are searched too. Elsewhere they are not: a block may hold bytes that imitate records. */
+    uint64_t from = doubt_last ? gap - file->cursor.length : gap;
     enum record_state state = record_search(open, from, &found);
     if (state != RECORD_COMPLETE)
         return state;
@@ -264,10 +265,10 @@ static enum pass_end pass_end_of(enum record_state state)
 
 /* Deals with the bytes at the cursor that are no record. *more: reading can go on. */
 static enum pass_end pass_over(struct block_file *file, const struct record_file *open, const char *name, const char *gap,
-                               const char *last_gap, bool *more)
+                               const char *last_gap, bool doubt_last, bool *more)
 {
     uint64_t rest = open->written - file->cursor.offset;
-    enum record_state state = leave_gap(file, open, name, gap);
+    enum record_state state = leave_gap(file, open, name, gap, doubt_last);
     *more = state == RECORD_COMPLETE;
     if (state == RECORD_NONE)
         tell_damage(file, name, file->cursor.offset, rest, last_gap);
@@ -301,11 +302,11 @@ static enum pass_end read_records(struct reader *reader, struct block_file *file
                 return PASS_DONE;
             }
             end = pass_over(file, open, name, "are a record with an impossible length: skipped",
-                            "are a truncated record, the last of the file: left out", &more);
+                            "are a truncated record, the last of the file: left out", length == 0, &more);
             break;
         case RECORD_NONE:
             end = pass_over(file, open, name, "are not a block of this network: skipped",
-                            "up to the end of the file are not a block of this network: left out", &more);
+                            "up to the end of the file are not a block of this network: left out", true, &more);
             break;
         default:
             return pass_end_of(state);

@@ -46,7 +46,8 @@ cdef extern from "ring.h":
 
 cdef extern from "releaser.h" nogil:
     cdef struct c_releaser "releaser":
-        pass
+        char name[16]
+        int32_t thread_id
     c_bool releaser_finish(c_releaser *releaser, int64_t timeout_ns)
 
 

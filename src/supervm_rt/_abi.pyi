@@ -135,6 +135,8 @@ class NativePlugin:
         """What plugin_start answered."""
     def stop(self) -> int:
         """Does begin_stop, and answers what plugin_stop answered. Logs and metrics are taken until it has returned."""
+    def end_calls(self) -> None:
+        """Answers nothing any more, log lines and metrics included: for a plugin whose plugin_stop is not called."""
     def begin_stop(self) -> None:
         """Ends every wait of the plugin inside the host, now and from now on, with SUPERVM_STOPPING."""
     def read(self, max_frames: int, max_bytes: int = ...) -> list[Frame]:

@@ -16,7 +16,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EMFILE, ENOMEM, EUSERS, errno
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from supervm_rt.errors import HostError, LifecycleError, LoadError, PluginError, SlotsExhausted
 
@@ -270,15 +270,25 @@ cdef set python_threads():
     return found
 
 
+cdef threads_unknown(error):
+    return HostError(f"the threads of this process cannot be listed ({error})", remedy="raise the limit (ulimit -n)")
+
+
 cdef dict list_tasks():
     """The threads of this process: kernel id to (start time, name). The two of them tell an id that was used again."""
     tasks = {}
-    for entry in os.listdir("/proc/self/task"):
+    try:
+        entries = os.listdir("/proc/self/task")
+    except OSError as error:
+        raise threads_unknown(error) from None
+    for entry in entries:
         try:
             with open(f"/proc/self/task/{entry}/stat", "rb") as file:
                 stat = file.read()
-        except OSError:  # It ended meanwhile.
+        except (FileNotFoundError, ProcessLookupError):  # It ended meanwhile.
             continue
+        except OSError as error:  # To overlook a thread would be to unmap the code that it runs.
+            raise threads_unknown(error) from None
         name, _, rest = stat.partition(b"(")[2].rpartition(b")")
         tasks[int(entry)] = (int(rest.split()[19]), name)
     return tasks
@@ -347,6 +357,7 @@ cdef class NativePlugin:
         memset(self.marker, 0, NAME_BYTES)
         for index, byte in enumerate(marker[:NAME_BYTES - 1]):
             self.marker[index] = byte
+        memcpy(self.place.releaser.name, self.marker, NAME_BYTES)
         with nogil:
             thread_name_borrow(before, self.marker)
             result = loader_open(&self.code, fd, detail, sizeof(detail))
@@ -500,6 +511,10 @@ cdef class NativePlugin:
         """Ends every wait of the plugin inside the host, now and from now on, with SUPERVM_STOPPING."""
         slot_begin_stop(self.use())
 
+    def end_calls(self):
+        """Answers nothing any more, log lines and metrics included: for a plugin whose plugin_stop is not called."""
+        slot_close(self.use())
+
     def read(self, Py_ssize_t max_frames, Py_ssize_t max_bytes=DEFAULT_READ_BYTES):
         """Takes the next frames, at most max_frames, and stops after the first that reaches max_bytes of payload. Never waits."""
         cdef list frames = []
@@ -586,7 +601,7 @@ cdef class NativePlugin:
         alone = slot_used_count() == 1
         found = []
         for task, (born, name) in sorted(tasks.items()):
-            if task in known or self.tasks_before.get(task) == born:
+            if task == self.place.releaser.thread_id or task in known or self.tasks_before.get(task) == born:
                 continue
             if name == mine:
                 found.append(task)
@@ -603,7 +618,7 @@ cdef class NativePlugin:
         """
         cdef char before[NAME_BYTES]
         cdef c_bool done
-        if self.phase == PHASE_CLOSED:
+        if self.place == NULL or self.phase == PHASE_CLOSED:
             return
         if self.phase == PHASE_ABANDONED:
             raise LifecycleError(f"the plugin in slot {self.slot} was abandoned", remedy="restart the process to get the slot back")
@@ -614,10 +629,7 @@ cdef class NativePlugin:
         if self.calls:
             self.give_up("a call of it has not returned", "let init, start and stop return in time")
         slot_close(self.place)
-        threads = self.settle()
-        if threads:
-            names = ", ".join(map(str, threads))
-            self.give_up(f"it left threads behind ({names})", "plugin_stop must return only when its threads have ended")
+        self.refuse_threads()
         if slot_sink_is_busy(self.place):
             self.give_up("it never committed what it reserved", "follow each reserve by commit or abandon")
         kept = reader_detach(self.place.reader)
@@ -627,6 +639,7 @@ cdef class NativePlugin:
             done = releaser_finish(&self.place.releaser, RELEASE_TIMEOUT_NS)
         if not done:
             self.give_up("a release callback has not returned", "release must not wait")
+        self.refuse_threads()  # Callbacks that ran since can have started some.
         with nogil:
             thread_name_borrow(before, self.marker)
             done = loader_close(&self.code)
@@ -637,6 +650,15 @@ cdef class NativePlugin:
         slot_give_back(self.place)
         self.phase = PHASE_CLOSED
         self.place = NULL
+
+    cdef refuse_threads(self):
+        try:
+            threads = self.settle()
+        except HostError as error:
+            self.give_up(error.message, error.remedy)
+        if threads:
+            names = ", ".join(map(str, threads))
+            self.give_up(f"it left threads behind ({names})", "plugin_stop must return only when its threads have ended")
 
     cdef list settle(self):
         """The threads that are left when those that are about to end had the time to."""
@@ -653,7 +675,7 @@ cdef class NativePlugin:
 
     def abandon(self):
         """Gives the plugin up: slot and mapping stay for the life of the process."""
-        if self.phase == PHASE_CLOSED:
+        if self.place == NULL or self.phase == PHASE_CLOSED:
             return
         slot_begin_stop(self.place)
         slot_close(self.place)

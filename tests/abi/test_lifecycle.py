@@ -197,6 +197,7 @@ def inventory() -> tuple[int, int, Counter[str]]:
     return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), names  # noqa: PTH208
 
 
+@pytest.mark.own_process
 def test_a_thousand_rounds_leave_nothing(compiler: Compiler) -> None:
     code = compiler.code("lifecycle.c")
     after_ten: tuple[int, int, Counter[str]] | None = None

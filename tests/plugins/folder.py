@@ -76,6 +76,9 @@ def read_file(raw: bytes, key: bytes, magic: bytes = MAGIC) -> list[tuple[int, b
     while at < written:
         length = header(at)
         if length is None:
+            begun = plain[at : at + 4] == magic and SMALLEST <= int.from_bytes(plain[at + 4 : at + 8], "little") <= LARGEST
+            if begun and at + 8 <= written:  # a torn record: the one before it ended where it said
+                search_from = at
             following = next((offset for offset in range(search_from, written) if header(offset) is not None), None)
             if following is None:
                 break

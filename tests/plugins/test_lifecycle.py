@@ -22,6 +22,7 @@ def left_behind() -> dict[str, int]:
     }
 
 
+@pytest.mark.own_process
 def test_a_thousand_rounds(blockfiles: Path, tmp_path: Path) -> None:
     folder = BlocksFolder(tmp_path / "blocks")
     folder.append(0, b"".join(record(payload(number)) for number in range(3)))
@@ -39,6 +40,7 @@ def test_a_thousand_rounds(blockfiles: Path, tmp_path: Path) -> None:
     assert _abi.slots_in_use() == slots
 
 
+@pytest.mark.own_process
 def test_a_failed_init_leaves_nothing(blockfiles: Path, tmp_path: Path) -> None:
     folder = BlocksFolder(tmp_path / "blocks")
     folder.append(0, record(payload(0)))

@@ -217,7 +217,8 @@ static void return_external(struct reader *reader, struct frame_core *frame)
         reader->externals = external->next;
     if (external->next)
         external->next->previous = external->previous;
-    releaser_push(reader->releaser, external);
+    if (ring_is_mine(&reader->ring)) /* A forked child has no releaser, and the payload is the parent's to give back. */
+        releaser_push(reader->releaser, external);
 }
 
 void frame_drop(struct frame_core *frame)

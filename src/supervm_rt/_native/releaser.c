@@ -32,7 +32,9 @@ static void *run(void *argument)
             break;
         while (batch) {
             struct external *next = batch->next;
+            prctl(PR_SET_NAME, releaser->name);
             batch->release(batch->argument);
+            prctl(PR_SET_NAME, "svm-releaser");
             free(batch);
             batch = next;
         }

@@ -34,6 +34,7 @@ struct releaser {
     bool ending;
     _Atomic uint32_t ended; /* 1 once the thread has nothing left to do; a futex. */
     _Atomic int32_t thread_id;
+    char name[16]; /* Of the thread while a release runs: threads that it starts inherit it. Set at load. */
 };
 
 void releaser_init(struct releaser *releaser);

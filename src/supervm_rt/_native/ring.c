@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -10,6 +11,19 @@
 #include "supervm/status.h"
 
 #define PREFETCH_BYTES 4096
+
+/* How often this process was forked off another: a ring of the parent's is then told from one of its own. */
+uint32_t ring_forks;
+
+static void count_fork(void)
+{
+    ring_forks++;
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
 
 int ring_create(struct ring *ring, uint64_t capacity)
 {
@@ -42,6 +56,7 @@ int ring_create(struct ring *ring, uint64_t capacity)
     ring->host = (struct ring_host_page *)(area + page);
     ring->data = area + control;
     ring->capacity = capacity;
+    ring->forks = ring_forks;
     ring->area = area;
     ring->area_bytes = area_bytes;
     return 0;
@@ -138,6 +153,8 @@ bool ring_look(const struct ring *ring, uint64_t *head)
 void ring_free(struct ring *ring, uint64_t position)
 {
     ring->tail = position;
+    if (!ring_is_mine(ring))
+        return;
     atomic_store_explicit(&ring->host->tail, position, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring->producer->waiting, memory_order_relaxed)) {
@@ -148,6 +165,8 @@ void ring_free(struct ring *ring, uint64_t position)
 
 void ring_stop(struct ring *ring)
 {
+    if (!ring_is_mine(ring))
+        return;
     atomic_store_explicit(&ring->host->stop, 1, memory_order_seq_cst);
     atomic_fetch_add_explicit(&ring->host->space_sequence, 1, memory_order_seq_cst);
     futex_wake_all(&ring->host->space_sequence);

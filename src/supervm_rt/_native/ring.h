@@ -47,10 +47,19 @@ struct ring {
     _Alignas(64) uint64_t head;
     uint64_t known_tail;
     bool asked; /* wanted is set. */
+    uint32_t forks; /* ring_forks when it was made: in a forked child the shared words belong to the parent. */
     /* The consumer's own; never read back from shared memory. */
     _Alignas(64) uint64_t read_position;
     uint64_t tail;
 };
+
+extern uint32_t ring_forks;
+
+/* Whether this process made the ring, rather than inherit it by fork. */
+static inline bool ring_is_mine(const struct ring *ring)
+{
+    return ring->forks == ring_forks;
+}
 
 /* capacity: a power of two between the bounds above. 0, or an errno. */
 int ring_create(struct ring *ring, uint64_t capacity);

@@ -450,6 +450,7 @@ class PluginSupervisor:
     async def _take_rest(self, transport: PluginTransport) -> None:
         """What the plugin said before it stopped still counts."""
         while not self._quarantine and not isinstance(self._failure, StoreError):
+            await trio.lowlevel.checkpoint()  # what holds no frames has none of its own
             try:
                 rest = transport.receive_rest()
             except SuperVMError as error:  # its ring holds nonsense

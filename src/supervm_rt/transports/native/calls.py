@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -17,8 +18,8 @@ T = TypeVar("T")
 class ForeignCall(Generic[T]):
     """One call that runs on a thread of its own from construction on, and may never return.
 
-    Waiting can be cancelled or pass its deadline, and be taken up again: the call itself goes on. Trio's worker threads are
-    daemons, so a lost one does not keep the process from ending.
+    Waiting can be cancelled or pass its deadline, and be taken up again: the call itself goes on. The thread is a daemon, so a
+    lost one does not keep the process from ending.
     """
 
     def __init__(self, function: Callable[[], T], name: str) -> None:
@@ -35,12 +36,20 @@ class ForeignCall(Generic[T]):
             with contextlib.suppress(trio.RunFinishedError):  # the loop ended first: nobody waits any more
                 token.run_sync_soon(arrive, result)
 
-        trio.lowlevel.start_thread_soon(function, deliver, f"supervm {name}")
+        # Not one of Trio's: those are used again, and live on with what the plugin left in thread-specific data, whose
+        # destructors would run when the library is gone.
+        self._thread = threading.Thread(target=lambda: deliver(outcome.capture(function)), name=f"supervm {name}", daemon=True)
+        self._thread.start()
 
     @property
     def running(self) -> bool:
         """Whether the call has not come back yet."""
         return self._result is None
+
+    def join(self) -> None:
+        """Waits until the thread has ended, where the call has come back."""
+        if not self.running:
+            self._thread.join()
 
     async def wait(self, seconds: float) -> T:
         """The call's result or exception. Raises CallOverdue after so many seconds; the call then still runs."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import trio
 
@@ -13,6 +15,8 @@ from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.interface import CallOverdue, Received
 from supervm_rt.transports.native.calls import ForeignCall
 from supervm_rt.trust.policy import Placement
+
+T = TypeVar("T")
 
 MAX_FRAMES = 8_192
 MAX_MESSAGES = 1_024
@@ -46,6 +50,7 @@ class InProcessTransport:
         self._loading: ForeignCall[NativePlugin] | None = None
         self._initialising: ForeignCall[int] | None = None
         self._starting: ForeignCall[int] | None = None
+        self._calls: list[ForeignCall[Any]] = []
         self._shutdown_told = False
         self._last_statistics: RingStatistics | None = None
 
@@ -54,6 +59,11 @@ class InProcessTransport:
         if self._plugin is None:
             raise LifecycleError(f"{self._name}: not loaded")
         return self._plugin
+
+    def _call(self, function: Callable[[], T], what: str) -> ForeignCall[T]:
+        call = ForeignCall(function, f"{self._name}: {what}")
+        self._calls.append(call)
+        return call
 
     async def load(self) -> bytes:
         """Loads the library, which runs its constructors, and asks it for its manifest. Raises LoadError, CallOverdue."""
@@ -69,7 +79,7 @@ class InProcessTransport:
             finally:
                 self._library.close()
 
-        self._loading = ForeignCall(construct, f"{self._name}: loading")
+        self._loading = self._call(construct, "loading")
         try:
             self._plugin = await self._loading.wait(self._deadlines.load)
         except LoadError as error:
@@ -79,7 +89,7 @@ class InProcessTransport:
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",
             ) from None
-        asking = ForeignCall(self._plugin.manifest_json, f"{self._name}: plugin_get_manifest_json")
+        asking = self._call(self._plugin.manifest_json, "plugin_get_manifest_json")
         with trio.CancelScope(shield=True):
             said = await asking.wait(self._deadlines.load)
         return said  # noqa: RET504 - to a type checker a cancel scope may swallow what is inside it
@@ -90,12 +100,12 @@ class InProcessTransport:
 
     async def init(self) -> None:
         """plugin_init."""
-        self._initialising = ForeignCall(self._loaded.init, f"{self._name}: plugin_init")
+        self._initialising = self._call(self._loaded.init, "plugin_init")
         self._check("plugin_init", await self._initialising.wait(self._deadlines.init))
 
     async def start(self) -> None:
         """plugin_start."""
-        self._starting = ForeignCall(self._loaded.start, f"{self._name}: plugin_start")
+        self._starting = self._call(self._loaded.start, "plugin_start")
         self._check("plugin_start", await self._starting.wait(self._deadlines.start))
 
     def _check(self, call: str, code: int) -> None:
@@ -126,9 +136,10 @@ class InProcessTransport:
         if not self._shutdown_told and plugin.shutdown_request is not None:
             self._shutdown_told = True
             shutdown = plugin.shutdown_request
-        # A quarter of the ring at a time, so that the plugin writes on while a batch is worked upon.
-        frames = plugin.read(MAX_FRAMES, self._ring_bytes // 4)
-        return Received(frames=frames, messages=plugin.read_messages(MAX_MESSAGES), shutdown=shutdown)
+        # Frames last: an error about the messages would lose them. A quarter of the ring at a time: the plugin writes on while a
+        # batch is worked upon.
+        messages = plugin.read_messages(MAX_MESSAGES)
+        return Received(frames=plugin.read(MAX_FRAMES, self._ring_bytes // 4), messages=messages, shutdown=shutdown)
 
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the host, then plugin_stop where it was started. Raises CallOverdue."""
@@ -136,12 +147,11 @@ class InProcessTransport:
         plugin.begin_stop()
         with trio.CancelScope(shield=True):
             deadline = trio.current_time() + self._deadlines.stop
-            if self._initialising is not None and self._initialising.running:
-                await self._initialising.wait(self._deadlines.stop)
-            if self._starting is None:
+            if self._initialising is None or await self._initialising.wait(self._deadlines.stop) != 0:
+                plugin.end_calls()  # plugin_stop is for what was initialised; threads of this one may talk on
                 return
-            code = await ForeignCall(plugin.stop, f"{self._name}: plugin_stop").wait(deadline - trio.current_time())
-            if self._starting.running:
+            code = await self._call(plugin.stop, "plugin_stop").wait(deadline - trio.current_time())
+            if self._starting is not None and self._starting.running:
                 await self._starting.wait(deadline - trio.current_time())
         self._check("plugin_stop", code)
 
@@ -152,7 +162,14 @@ class InProcessTransport:
             if self._plugin is not None and not self._plugin.closed:
                 self._plugin.begin_stop()
                 self._last_statistics = self._plugin.statistics()
-                await ForeignCall(self._plugin.close, f"{self._name}: unloading").wait(self._deadlines.stop)
+                plugin, calls = self._plugin, tuple(self._calls)
+
+                def close() -> None:
+                    for call in calls:
+                        call.join()
+                    plugin.close()
+
+                await self._call(close, "unloading").wait(self._deadlines.stop)
             self._library.close()
 
     async def _finish_loading(self) -> None:
