@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import ctypes as c
 import gc
+import os
 import resource
 import select
 from typing import Any
@@ -252,6 +253,26 @@ def test_an_exported_buffer_pins_its_place(loaded: Loaded) -> None:
     del frame
     assert loaded.plugin.statistics().used == 0
     assert fill(loaded, b"z" * 1000) == published + 1
+
+
+@pytest.mark.own_process
+def test_a_forked_child_leaves_the_ring_to_its_parent(loaded: Loaded) -> None:
+    for number in range(3):
+        assert loaded.host.publish(block_of(bytes([65 + number]) * 15_000)) == OK
+    frames = loaded.frames()
+    views = [memoryview(frame) for frame in frames]
+    child = os.fork()
+    if child == 0:  # as an interpreter does that ends
+        for view in views:
+            view.release()
+        frames.clear()
+        loaded.plugin.begin_stop()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    fill(loaded, b"z" * 15_000)
+    assert [bytes(view[:2]) for view in views] == [b"AA", b"BB", b"CC"]
+    for view in views:
+        view.release()
 
 
 def test_exports_beyond_half_of_the_ring_are_copies(loaded: Loaded) -> None:

@@ -329,3 +329,8 @@ def test_inspection_of_damaged_libraries_ends_in_facts_or_a_load_error(mailbox: 
         inspect_library(bytes(broken))
     except LoadError as error:
         assert error.remedy
+
+
+@pytest.mark.parametrize("method", ["close", "abandon"])
+def test_a_plugin_that_was_never_made_has_nothing_to_close(method: str) -> None:
+    getattr(NativePlugin.__new__(NativePlugin), method)()

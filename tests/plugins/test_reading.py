@@ -365,3 +365,12 @@ def test_real_mainnet_blocks(blockfiles: Path, folder: BlocksFolder) -> None:
     assert len(host.payloads()) == 255
     assert b"".join(record(block, bytes.fromhex("f9beb4d9")) for block in host.payloads()) == plain
     assert host.payloads() == [block for _, block in read_file(plain, b"", bytes.fromhex("f9beb4d9"))]
+
+
+def test_a_block_that_imitates_records_stays_one_block_before_a_torn_record(blockfiles: Path, folder: BlocksFolder) -> None:
+    imitation = (MAGIC + (100_000).to_bytes(4, "little")) * 2_000
+    sound = imitation + bytes(range(1, 200)) * 600
+    folder.append(0, record(sound) + MAGIC + (500_000).to_bytes(4, "little") + b"torn" * 30_000)
+    with PluginHost(blockfiles, {"blocks_dir": str(folder.path), "network": "regtest"}) as host:
+        blocks = host.until_idle()
+    assert len(blocks) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -179,6 +180,69 @@ async def running(runtime: Runtime) -> bool:
     return True
 
 
+def test_one_that_asks_for_shutdown_in_init_is_stopped_too(node: Node, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "init-shutdown")) as runtime:
+            with trio.fail_after(20):
+                await runtime.wait_finished()
+            assert runtime.plugins[ACTOR].failure is None
+
+    trio.run(main)
+    assert [event.message for event in node.of(EventKind.PLUGIN_LOG)] == ["actor: init", "actor: stopped"]
+    assert node.states()[-1] == "unloaded"
+
+
+@pytest.mark.own_process
+def test_one_that_never_stops_talking_does_not_hold_the_host(node: Node, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with node.open(actor(make_plugin(), "init-spams")) as runtime:
+                await runtime.wait_finished()
+                assert "plugin_init answered 7" in failure(runtime)
+                assert runtime.plugins[ACTOR].state is PluginState.ABANDONED
+
+    trio.run(main)
+
+
+def test_what_a_plugin_keeps_for_each_thread_goes_before_its_library(node: Node, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "publish thread-data")) as runtime:
+            await runtime.wait_idle()
+
+    before = slots_in_use()
+    trio.run(main)
+    assert node.states() == GOOD_LIFE
+    assert slots_in_use() == before
+
+
+@pytest.mark.own_process
+def test_a_thread_that_a_release_left_is_noticed(node: Node, make_plugin: MakePlugin) -> None:
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "linger")) as runtime:
+            await running(runtime)
+            status = await runtime.stop(ACTOR)
+            assert status.state is PluginState.ABANDONED
+            assert "threads behind" in str(status.failure)
+
+    trio.run(main)
+
+
+@pytest.mark.own_process
+def test_one_that_takes_every_descriptor_is_named(node: Node, make_plugin: MakePlugin) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "take-descriptors")) as runtime:
+            with trio.fail_after(20):
+                await runtime.wait_finished()
+            assert "plugin_start answered 8" in failure(runtime)
+            assert runtime.plugins[ACTOR].state is PluginState.ABANDONED
+
+    trio.run(main)
+    (abandoned,) = node.of(EventKind.PLUGIN_ABANDONED)
+    assert "cannot be listed" in abandoned.message
+
+
 def test_start_that_waits_for_stop_is_stopped_while_it_runs(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "start-waits"), deadlines=SHORT) as runtime:
@@ -189,6 +253,7 @@ def test_start_that_waits_for_stop_is_stopped_while_it_runs(node: Node, make_plu
     assert node.states() == [*GOOD_LIFE[:5], "stopping", "stopped", "unloaded"]
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize(
     ("act", "call"), [("init-hangs", "plugin_init"), ("start-hangs", "plugin_start"), ("stop-hangs", "plugin_stop")]
 )
@@ -221,6 +286,7 @@ def test_a_call_that_never_returns_is_abandoned_and_the_others_go_on(
     assert node.states("neighbour") == GOOD_LIFE
 
 
+@pytest.mark.own_process
 def test_threads_left_behind_are_noticed_and_the_library_stays(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "leave-thread")) as runtime:

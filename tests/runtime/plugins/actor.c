@@ -68,6 +68,35 @@ static void *work(void *unused) {
     return NULL;
 }
 
+/* Logs and never ends. */
+static void *spam(void *unused) {
+    (void)unused;
+    for (;;) host->host_log(SUPERVM_LOG_INFO, "spam");
+    return NULL;
+}
+
+/* Released in a callback of the host, it leaves a thread that nobody ends. */
+static void *linger(void *unused) {
+    (void)unused;
+    hang();
+    return NULL;
+}
+static void release_and_linger(void *unused) {
+    pthread_t left;
+    (void)unused;
+    pthread_create(&left, NULL, linger, NULL);
+}
+
+/* What C++ does for a thread_local with a destructor: the library must stay until the thread has ended. */
+extern int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library);
+extern void *__dso_handle;
+static pthread_key_t key;
+static void forget(void *unused) { (void)unused; }
+
+static void open_files(void) {
+    while (dup(0) >= 0) {}
+}
+
 SUPERVM_EXPORT int plugin_init(void *vtable) {
     host = vtable;
     const struct supervm_config_1 *config = host->host_get_extension(SUPERVM_CONFIG_1);
@@ -77,12 +106,31 @@ SUPERVM_EXPORT int plugin_init(void *vtable) {
     if (acts("heartbeat")) heartbeat = host->host_get_extension(SUPERVM_HEARTBEAT_1);
     host->host_log(SUPERVM_LOG_INFO, "actor: init");
     if (acts("init-fails")) return 7;
+    if (acts("init-spams")) {
+        pthread_create(&thread, NULL, spam, NULL);
+        return 7;
+    }
+    if (acts("init-shutdown")) host->host_request_shutdown(0);
+    if (acts("thread-data")) {
+        pthread_key_create(&key, forget);
+        pthread_setspecific(key, &key);
+        __cxa_thread_atexit_impl(forget, NULL, &__dso_handle);
+    }
+    if (acts("linger")) {
+        struct supervm_block_1 block = {.struct_size = sizeof block, .height = SUPERVM_HEIGHT_UNKNOWN,
+            .final_height = SUPERVM_HEIGHT_UNKNOWN, .time = SUPERVM_TIME_UNKNOWN, .payload = (const uint8_t *)"x", .payload_length = 1};
+        sink->publish_release(sink->host, &block, release_and_linger, NULL);
+    }
     if (acts("init-hangs")) hang();
     return sink == NULL ? 2 : 0;
 }
 
 SUPERVM_EXPORT int plugin_start(void) {
     if (acts("start-fails")) return 8;
+    if (acts("take-descriptors")) {
+        open_files();
+        return 8;
+    }
     if (acts("start-waits"))
         while (!atomic_load(&stopping)) rest();
     if (acts("start-hangs")) hang();
