@@ -51,12 +51,12 @@ class ForeignCall(Generic[T]):
         if not self.running:
             self._thread.join()
 
-    async def wait(self, seconds: float) -> T:
-        """The call's result or exception. Raises CallOverdue after so many seconds; the call then still runs."""
-        with trio.move_on_after(max(seconds, 0.0)):
+    async def wait(self, seconds: float, *, spent: float = 0.0) -> T:
+        """The call's result or exception. Raises CallOverdue after so many seconds, less those that were spent before."""
+        with trio.move_on_after(max(seconds - spent, 0.0)):
             await self._done.wait()
         if self._result is None:
-            raise CallOverdue(f"{self.name} did not return within {seconds:.3g} s", remedy="the plugin hangs; ask its author")
+            raise CallOverdue(f"{self.name} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
         if isinstance(self._result, outcome.Error):  # unwrap() would work but once
             raise self._result.error
         assert isinstance(self._result, outcome.Value)

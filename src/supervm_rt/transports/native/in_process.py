@@ -146,13 +146,13 @@ class InProcessTransport:
         plugin = self._loaded
         plugin.begin_stop()
         with trio.CancelScope(shield=True):
-            deadline = trio.current_time() + self._deadlines.stop
+            begun = trio.current_time()
             if self._initialising is None or await self._initialising.wait(self._deadlines.stop) != 0:
                 plugin.end_calls()  # plugin_stop is for what was initialised; threads of this one may talk on
                 return
-            code = await self._call(plugin.stop, "plugin_stop").wait(deadline - trio.current_time())
+            code = await self._call(plugin.stop, "plugin_stop").wait(self._deadlines.stop, spent=trio.current_time() - begun)
             if self._starting is not None and self._starting.running:
-                await self._starting.wait(deadline - trio.current_time())
+                await self._starting.wait(self._deadlines.stop, spent=trio.current_time() - begun)
         self._check("plugin_stop", code)
 
     async def unload(self) -> None:
