@@ -6,6 +6,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 bin := .venv/bin
+# A virtual environment and an editable install know where they lie: in a folder that was moved both are made anew.
+here := $(shell pwd | cksum | cut -d ' ' -f 1)
+ready := .venv/.ready-$(here)
+installed := build/.installed-$(here)
 sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
 .PHONY: help run test test-nodes lint build plugins nodes sample-chain wheel clean $(plugins)
@@ -29,23 +33,22 @@ lint: build
 	$(bin)/mypy
 	$(bin)/lint-imports --no-cache >build/lint-imports.log || { cat build/lint-imports.log; exit 1; }
 
-build: build/.installed $(plugins)  ## the virtual environment, the extension and the plugins
+build: $(installed) $(plugins)  ## the virtual environment, the extension and the plugins
 
-# python -c: a virtual environment that was moved or lost its python is made anew.
-.venv/.ready: constraints.txt pyproject.toml tools/prepare-machine
+$(ready): constraints.txt pyproject.toml tools/prepare-machine
 	@tools/prepare-machine $(PYTHON)
-	@$(bin)/python -c '' 2>/dev/null || { rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@echo "installing what supervm-rt needs into .venv"
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools cython wheel
 	@touch $@
 
-build/.installed: .venv/.ready $(sources)
+$(installed): $(ready) $(sources)
 	@echo "building the extension"
 	@mkdir -p build
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-$(plugins): build/.installed
+$(plugins): $(installed)
 	@$(MAKE) --no-print-directory --silent -C $@
 
 nodes: build/nodes/bitcoind/bitcoind  ## a real bitcoind, unpacked into build/nodes
