@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import supervm_rt
+from tests.runtime.support import MakePlugin, Node
 
 SOURCES = Path(__file__).parent / "plugins"
-MakePlugin = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +70,8 @@ def make_plugin(tmp_path: Path, libraries: Callable[[str, str], Path]) -> MakePl
         return folder
 
     return make
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "store.db")
