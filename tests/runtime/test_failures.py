@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ from supervm_rt import (
 )
 from supervm_rt._abi import slots_in_use
 from supervm_rt.errors import LoadError, PluginError
+from supervm_rt.ir.dev import DevTranslator
+from supervm_rt.ir.translator import BlockClaims, TranslatedBlock
 from supervm_rt.transports.interface import Received
+from supervm_rt.transports.native import in_process
 from supervm_rt.transports.native.in_process import InProcessTransport
 from tests.runtime.support import ACTOR, GOOD_LIFE, QUICK, SHORT, MakePlugin, Node, actor, failure, running
 
@@ -288,6 +292,33 @@ def test_a_ring_that_holds_nonsense_ends_the_plugin_only(
             assert runtime.chains["other"].blocks == 100
 
     trio.run(main)
+
+
+def test_after_a_batch_that_was_not_committed_none_is(
+    node: Node, make_plugin: MakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the host's own, at the head of a flood: what comes after it must not move the position past it."""
+    translate = DevTranslator.translate
+
+    def stumble(self: DevTranslator, claims: BlockClaims) -> TranslatedBlock:
+        if claims.height == 1:
+            time.sleep(0.05)  # meanwhile the plugin fills the ring behind this batch
+            raise RuntimeError("a fault of the translator")
+        return translate(self, claims)
+
+    monkeypatch.setattr(DevTranslator, "translate", stumble)
+    monkeypatch.setattr(in_process, "MAX_FRAMES", 100)  # so that there is something behind the batch that fails
+
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "flood")) as runtime:
+            with trio.fail_after(30):
+                await runtime.wait_idle()
+            assert "its supervision failed" in failure(runtime)
+
+    trio.run(main)
+    with supervm_rt.Store.open(node.store, read_only=True) as store:
+        assert store.chain("dev").tip() is None
+        assert store.position(ACTOR, "dev") is None
 
 
 def test_too_many_rejected_blocks_quarantine_the_plugin(node: Node, make_plugin: MakePlugin) -> None:

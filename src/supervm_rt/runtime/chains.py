@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import trio
 
 from supervm_rt._abi import Frame
-from supervm_rt.chain.types import ForkRules
 from supervm_rt.ir.translator import Translator
 from supervm_rt.model.chain import BlockRef, ChainEvent, Rejection, Step, Verdict
 from supervm_rt.model.events import EventKind, Severity
@@ -57,17 +56,15 @@ class Ingested:
 class ChainPipeline:
     """Translates and commits batches, one at a time, in the order in which they came."""
 
-    def __init__(
-        self, name: str, mirror: Mirror, translator: Translator, *, rules: ForkRules, sink: EventSink, store_turn: trio.Lock
-    ) -> None:
+    def __init__(self, mirror: Mirror, translator: Translator, sink: EventSink, store_turn: trio.Lock) -> None:
         """``store_turn`` is shared by all chains of a store: it has one writer."""
-        self.name = name
+        self.name = mirror.name
+        self.rules = mirror.rules
         self.translator = translator
-        self.rules = rules
         self._mirror = mirror
         self._sink = sink
         self._store_turn = store_turn
-        self.summary = ChainSummary(chain=name, tip=mirror.tip, final=mirror.final)
+        self.summary = ChainSummary(chain=mirror.name, tip=mirror.tip, final=mirror.final)
 
     async def ingest(self, registration: Registration, frames: Sequence[Frame]) -> Ingested:
         """Commits a batch, wholly or not at all. Raises StoreError; the chain then takes nothing more."""

@@ -77,7 +77,10 @@ class PluginConfig:
         """Raises ConfigurationError for a name or a chain that cannot be one."""
         for what, name in (("name", self.name), ("chain", self.chain)):
             if name is not None and not _NAME.fullmatch(name):
-                raise ConfigurationError(f"{what} is {name!a}", remedy="use up to 100 letters, digits, dots, colons and dashes")
+                raise ConfigurationError(
+                    f"{what} is {name!a}",
+                    remedy="use up to 200 letters, digits, dots, colons, dashes and underscores, a letter or digit first",
+                )
 
 
 @dataclass(frozen=True, slots=True)

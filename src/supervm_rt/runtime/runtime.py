@@ -92,7 +92,7 @@ class Runtime:
             return existing
         async with self._store_turn:
             mirror = await trio.to_thread.run_sync(partial(self._store.mirror, name, translator=translator, rules=rules))
-        pipeline = ChainPipeline(name, mirror, translator, rules=rules, sink=self.sink, store_turn=self._store_turn)
+        pipeline = ChainPipeline(mirror, translator, self.sink, self._store_turn)
         self._chains[name] = pipeline
         self.sink.emit(
             EventKind.CHAIN_OPENED,

@@ -109,6 +109,8 @@ class PluginSupervisor:
         self._stop_asked = trio.Event()
         self._rejections = 0
         self._dropped = 0
+        self._uncommitted = False
+        """A batch was taken and not committed, for whatever reason: a later one would move the position past it."""
 
     # ---- what others may ask -------------------------------------------------------------------------------------------------
 
@@ -231,6 +233,7 @@ class PluginSupervisor:
         self._ended_input = False
         self._rejections = 0
         self._dropped = 0
+        self._uncommitted = False
         if not self._stop_asked.is_set():
             self._life_over = trio.Event()
         resources = self.manifest.resources
@@ -343,15 +346,17 @@ class PluginSupervisor:
     async def _take(self, received: Received) -> None:
         assert self._registration is not None
         self._report(received)
-        if not received.frames or self._pipeline is None:
+        if not received.frames or self._pipeline is None or self._uncommitted:
             return
         self._ended_input = False
+        self._uncommitted = True
         try:
             taken = await self._pipeline.ingest(self._registration, received.frames)
         except StoreError as error:
             self._services.store_failed(error)
             self._failed(error)
             return
+        self._uncommitted = False
         self._rejections += taken.rejections
         limit = self._services.config.rejection_limit
         if self._rejections > limit:
@@ -449,7 +454,7 @@ class PluginSupervisor:
 
     async def _take_rest(self, transport: PluginTransport) -> None:
         """What the plugin said before it stopped still counts."""
-        while not self._quarantine and not isinstance(self._failure, StoreError):
+        while not self._quarantine and not self._uncommitted:
             await trio.lowlevel.checkpoint()  # what holds no frames has none of its own
             try:
                 rest = transport.receive_rest()
