@@ -10,6 +10,7 @@ bin := .venv/bin
 here := $(shell pwd | cksum | cut -d ' ' -f 1)
 ready := .venv/.ready-$(here)
 installed := build/.installed-$(here)
+proving := build/.proving-$(here)
 sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
 .PHONY: help run test test-nodes lint build plugins nodes sample-chain wheel clean $(plugins)
@@ -46,6 +47,12 @@ $(installed): $(ready) $(sources)
 	@echo "building the extension"
 	@mkdir -p build
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# What bench, fuzz campaigns, sanitizers and models need beyond the tests.
+$(proving): $(installed)
+	@tools/prepare-machine $(PYTHON) proving
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris cffi pyzmq
 	@touch $@
 
 $(plugins): $(installed)
