@@ -1,0 +1,67 @@
+"""One row: ours and a peer, in turns in the same run, on the same CPUs; the median of each."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROUNDS = 7
+
+Rate = Callable[[], float]
+"""Does the work once and answers how fast it went, in the row's unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    ours: float
+    peer: float | None
+    unit: str
+    note: str = ""
+    aim: float | None = None
+    """The ratio that is aimed at."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours in terms of the peer."""
+        return self.ours / self.peer if self.peer else None
+
+
+def in_turns(runs: dict[str, Rate], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of each over the rounds; in each round all of them run, one after another, after one round that does not count."""
+    results: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            rate = run()
+            if number:
+                results[name].append(rate)
+    return {name: statistics.median(values) for name, values in results.items()}
+
+
+def cpus() -> tuple[int, int]:
+    """The consumer's CPU and the producer's: the first and the last that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    processor = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            processor = line.partition(":")[2].strip()
+    with Path("/proc/meminfo").open() as file:
+        memory = int(file.readline().split()[1]) // (1 << 20)
+    return {
+        "processor": processor,
+        "cpus": str(len(os.sched_getaffinity(0))),
+        "memory": f"{memory} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }

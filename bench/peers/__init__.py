@@ -1,0 +1,1 @@
+"""What people would otherwise use, used as its documentation says."""
