@@ -28,6 +28,13 @@ test: build lint  ## the fast, complete suite
 test-nodes: build nodes  ## what needs real nodes
 	SUPERVM_REQUIRE_NODES=1 $(bin)/python -m pytest -m nodes $(PYTEST)
 
+bench: $(proving) $(plugins)  ## speed, beside what people would otherwise use; BENCH=--quick to see that it runs
+	$(bin)/python -m bench $(BENCH)
+
+MINUTES ?= 10
+fuzz: $(proving) $(plugins)  ## campaigns that try to break it, for MINUTES in all
+	$(bin)/python -m fuzz $(MINUTES) $(FUZZ)
+
 lint: build
 	$(bin)/ruff check --quiet .
 	$(bin)/ruff format --check --quiet .
@@ -50,7 +57,7 @@ $(installed): $(ready) $(sources)
 	@touch $@
 
 # What bench, fuzz campaigns, sanitizers and models need beyond the tests.
-$(proving): $(installed)
+$(proving): $(installed) tools/prepare-machine
 	@tools/prepare-machine $(PYTHON) proving
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris cffi pyzmq
 	@touch $@

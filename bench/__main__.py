@@ -45,9 +45,7 @@ def _print(rows: list[Row]) -> None:
     for heading in ("row", "ours", "peer", "ratio", "aim", "unit", "note"):
         table.add_column(heading, justify="right" if heading in {"ours", "peer", "ratio", "aim"} else "left")
     for row in rows:
-        table.add_row(
-            row.name, _number(row.ours), _number(row.peer), _number(row.ratio), _number(row.aim), row.unit, row.note
-        )
+        table.add_row(row.name, _number(row.ours), _number(row.peer), _number(row.ratio), _number(row.aim), row.unit, row.note)
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 

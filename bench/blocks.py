@@ -1,4 +1,4 @@
-"""The blocks that are measured: named mainnet blocks where they are at hand, and a chain of regtest made of their transactions."""
+"""The blocks that are measured: named mainnet blocks where they are at hand, and a regtest chain of their transactions."""
 
 from __future__ import annotations
 

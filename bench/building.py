@@ -13,7 +13,7 @@ FLAGS = ("-std=c11", "-O2", "-g1", "-Wall", "-Wextra", "-fPIC", "-shared", "-pth
 
 
 def build() -> None:
-    """Makes the publishing plugin, the library that calls back, cffi's module for it, and the reading side; puts them on the path."""
+    """Makes the publishing plugin, the library that calls back with its cffi module, and the reading side."""
     TARGET.mkdir(parents=True, exist_ok=True)
     for name in ("publisher", "callback"):
         _run(["gcc", *FLAGS, str(NATIVE / f"{name}.c"), "-o", str(TARGET / f"{name}.so")])

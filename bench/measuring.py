@@ -34,7 +34,7 @@ class Row:
 
 
 def in_turns(runs: dict[str, Rate], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median of each over the rounds; in each round all of them run, one after another, after one round that does not count."""
+    """The median of each over the rounds, in each of which all run, one after another; one round before does not count."""
     results: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():

@@ -37,7 +37,8 @@ def _bitcoinlib(raw: bytes, rounds: int) -> float:
 def _limit(raw: bytes, ids: list[bytes], witness_ids: list[bytes], rounds: int) -> float:
     from _reading import hash_limit
 
-    return len(raw) * rounds / 1e6 / hash_limit(raw, ids, witness_ids, rounds)
+    seconds: float = hash_limit(raw, ids, witness_ids, rounds)
+    return len(raw) * rounds / 1e6 / seconds
 
 
 def _serialisations(raw: bytes) -> tuple[list[bytes], list[bytes]]:

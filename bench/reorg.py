@@ -39,6 +39,7 @@ class Growing:
 
     @property
     def height(self) -> int:
+        """Of the tip."""
         return self.base + len(self.hashes) - 1
 
     def _branch(self, parent: bytes, height: int, count: int) -> tuple[list[bytes], list[BlockInput]]:

@@ -54,9 +54,7 @@ async def _receive_all(count: int, length: int, way: int) -> float:
     )
     await transport.load()
     settings = {"count": count, "length": length, "way": way, "cpu": cpus()[1]}
-    transport.grant(
-        capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=json.dumps(settings).encode(), position=None
-    )
+    transport.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=json.dumps(settings).encode(), position=None)
     await transport.init()
     left = count + 1  # the end of input is a frame too
     begun = time.perf_counter()
@@ -75,7 +73,8 @@ async def _receive_all(count: int, length: int, way: int) -> float:
 def _limit(count: int, length: int) -> float:
     from _reading import copy_limit
 
-    return count / copy_limit(DEFAULT_RING_BYTES, length, count)
+    seconds: float = copy_limit(DEFAULT_RING_BYTES, length, count)
+    return count / seconds
 
 
 def rows(quick: bool) -> Iterator[Row]:

@@ -16,15 +16,15 @@ from supervm_rt.transports.native.in_process import InProcessTransport
 
 def read_all(plugin: Path, source: Path, ring_bytes: int, size: float) -> float:
     """MB/s from the files to frames whose payload was read."""
-    return size / trio.run(_receive_all, plugin, source, ring_bytes)
+    (library,) = plugin.glob("*.so")
+    return size / trio.run(_receive_all, library.read_bytes(), source, ring_bytes)
 
 
-async def _receive_all(plugin: Path, source: Path, ring_bytes: int) -> float:
+async def _receive_all(library: bytes, source: Path, ring_bytes: int) -> float:
     from _reading import read_frames
 
-    (library,) = plugin.glob("*.so")
     transport = InProcessTransport(
-        _abi.SealedLibrary(library.read_bytes()),
+        _abi.SealedLibrary(library),
         name="bench",
         generation=1,
         ring_bytes=ring_bytes,
@@ -33,9 +33,7 @@ async def _receive_all(plugin: Path, source: Path, ring_bytes: int) -> float:
     )
     await transport.load()
     settings = {"blocks_dir": str(source), "network": "regtest", "follow": False}
-    transport.grant(
-        capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=json.dumps(settings).encode(), position=None
-    )
+    transport.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=json.dumps(settings).encode(), position=None)
     await transport.init()
     begun = time.perf_counter()
     await transport.start()

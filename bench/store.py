@@ -60,19 +60,17 @@ def rows(quick: bool) -> Iterator[Row]:
         real = list(blocks.mainnet().values())
         if real:
             early = blocks.first_mainnet()
-            yield from _files(folder, "mainnet blocks as they are", [*early, *real], "main", blocks.MAIN_MAGIC, early)
+            yield from _files(folder, "mainnet blocks as they are", [*early, *real], "main", blocks.MAIN_MAGIC, linked=early)
             chain = blocks.relinked(real, RELINKED // (5 if quick else 1))
-            yield from _files(folder, "mainnet blocks linked to one chain", chain, "regtest", blocks.REGTEST_MAGIC, None)
+            yield from _files(folder, "mainnet blocks linked to one chain", chain, "regtest", blocks.REGTEST_MAGIC, linked=[])
             yield from _stages(folder, chain)
         else:
             chain = blocks.relinked([blocks.sample_segwit()], 2000)
-            yield from _files(folder, "sample blocks linked to one chain", chain, "regtest", blocks.REGTEST_MAGIC, None)
+            yield from _files(folder, "sample blocks linked to one chain", chain, "regtest", blocks.REGTEST_MAGIC, linked=[])
             yield from _stages(folder, chain)
 
 
-def _files(
-    folder: Path, name: str, chain: list[bytes], network: str, magic: bytes, linked: list[bytes] | None
-) -> Iterator[Row]:
+def _files(folder: Path, name: str, chain: list[bytes], network: str, magic: bytes, *, linked: list[bytes]) -> Iterator[Row]:
     source = folder / name.replace(" ", "-")
     blocks.write_files(source, chain, magic)
     size = sum(map(len, chain))
@@ -154,7 +152,9 @@ def _forks(translated: list[TranslatedBlock], size: float) -> float:
     return size / (time.perf_counter() - begun)
 
 
-def _commit(path: Path, translator: BitcoinTranslator, translated: list[TranslatedBlock], chain: list[bytes], size: float) -> float:
+def _commit(
+    path: Path, translator: BitcoinTranslator, translated: list[TranslatedBlock], chain: list[bytes], size: float
+) -> float:
     inputs = [BlockInput(block, raw) for block, raw in zip(translated, chain, strict=True)]
     begun = time.perf_counter()
     with Store.open(path) as store:

@@ -1,0 +1,273 @@
+"""Invariant: whatever plugins say, in whatever batches, across any closing and reopening, a store holds what the plain model
+holds: the same verdicts, canonical chain, event log, states, positions and digest, for each of its chains.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fuzz.reorgs.choices import Choices
+from fuzz.reorgs.expected import Expected
+from fuzz.reorgs.feed import REGTEST, BitcoinFeed, OpaqueFeed, Said, genesis
+from supervm_rt.chain.types import ForkRules
+from supervm_rt.ir.dev import DevTranslator
+from supervm_rt.ir.translator import Translator
+from supervm_rt.model.chain import ForkMode, Reason
+from supervm_rt.store import Applied, FinalInput, Mirror, ReorgInput, Store, digest
+from tests.chain.model import Answer
+
+MODES = (ForkMode.HEAVIEST, ForkMode.FOLLOW, ForkMode.LONGEST)
+FINAL_DEPTHS = (None, 3, 0, 1, 10, 40)
+ORPHAN_LIMITS = (20, 3, 1, 0)
+PLUGINS = ("org.example.first", "org.example.second")
+MEMORY = Path("/dev/shm")
+
+
+class Divergence(AssertionError):
+    """The store and the model differ."""
+
+
+@dataclass
+class Chain:
+    """One chain: its feed, its model, and what was said and not yet applied."""
+
+    name: str
+    translator: Translator
+    expected: Expected
+    feed: OpaqueFeed | BitcoinFeed
+    mirror: Mirror | None = None
+    plugin: str = PLUGINS[0]
+    pending: list[Said] = field(default_factory=list)
+    said: int = 0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """The story so far, as a vector file tells it."""
+
+
+class World:
+    """One store with three chains, one of them of real Bitcoin blocks."""
+
+    def __init__(self, setup: bytes) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="supervm-reorgs-", dir=MEMORY if MEMORY.is_dir() else None))
+        self._path = self._folder / "world.store"
+        choices = Choices(setup)
+        self.chains = [_opaque("one", choices), _opaque("two", choices), _bitcoin(choices)]
+        self._store = self._open()
+
+    def close(self) -> None:
+        """Removes the store."""
+        self._store.close()
+        shutil.rmtree(self._folder)
+
+    def _open(self) -> Store:
+        store = Store.open(self._path, durable=False)
+        for chain in self.chains:
+            chain.mirror = store.mirror(chain.name, translator=chain.translator, rules=chain.expected.rules)
+        return store
+
+    # ---- the steps -----------------------------------------------------------------------------------------------------------
+
+    def block(self, choices: Choices) -> None:
+        """A plugin sends a block."""
+        chain = self._chain(choices)
+        self._say(chain, chain.feed.block(choices), choices)
+
+    def final(self, choices: Choices) -> None:
+        """A plugin says that a block is final."""
+        chain = self._chain(choices)
+        self._flush(chain)
+        model = chain.expected.model
+        if not model.canonical:
+            return
+        hash_ = model.canonical[-1 - choices.number(min(len(model.canonical), 12))]
+        height = model.height[hash_]
+        if choices.seldom(5):
+            hash_ = choices.late(list(chain.expected.arrived), 8)
+        if choices.seldom(8):
+            height = max(height - 1 + choices.number(3), 0)
+        line = {"final": {"hash": self._text(chain, hash_), "height": height}}
+        self._say(chain, Said(FinalInput(hash_, height), line=line), choices)
+
+    def reorg(self, choices: Choices) -> None:
+        """A plugin announces a reorg, rightly or not."""
+        chain = self._chain(choices)
+        self._flush(chain)
+        model = chain.expected.model
+        if not model.canonical:
+            return
+        count = choices.number(min(len(model.canonical), 9))
+        orphans = model.canonical[len(model.canonical) - count :][::-1]
+        from_height = model.height[model.canonical[-1]]
+        to_height = model.height[model.canonical[-1 - count]]
+        wrong = choices.number(16)
+        if wrong == 12:
+            orphans = orphans[1:]
+        elif wrong == 13:
+            orphans = orphans[:1] + orphans
+        elif wrong == 14:
+            from_height += 1
+        elif wrong == 15 and to_height > 0:
+            to_height -= 1
+        statement = {
+            "from_height": from_height,
+            "to_height": to_height,
+            "orphans": [self._text(chain, hash_) for hash_ in orphans],
+        }
+        self._say(chain, Said(ReorgInput(from_height, to_height, tuple(orphans)), line={"reorg": statement}), choices)
+
+    def other_plugin(self, choices: Choices) -> None:
+        """Another plugin goes on with the same chain."""
+        chain = self._chain(choices)
+        self._flush(chain)
+        chain.plugin = PLUGINS[choices.number(len(PLUGINS))]
+
+    def reopen(self, choices: Choices) -> None:
+        """The store is closed, with batches under way that are lost, and opened again."""
+        keep = choices.number(2) == 0
+        for chain in self.chains:
+            if keep:
+                self._flush(chain)
+            chain.pending.clear()
+            chain.lines.append({"restart": True})
+        self._store.close()
+        self._store = self._open()
+        for chain in self.chains:
+            self._compare_chain(chain)
+
+    def compare(self, choices: Choices) -> None:
+        """Everything is applied, and all of it compared."""
+        del choices
+        for chain in self.chains:
+            self._flush(chain)
+            self._compare_chain(chain)
+            _same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
+
+    # ---- saying and comparing ------------------------------------------------------------------------------------------------
+
+    def _chain(self, choices: Choices) -> Chain:
+        return choices.pick((self.chains[0], self.chains[0], self.chains[1], self.chains[2]))
+
+    def _text(self, chain: Chain, hash_: bytes) -> str:
+        return hash_.hex() if isinstance(chain.feed, BitcoinFeed) else hash_.decode()
+
+    def _say(self, chain: Chain, said: Said, choices: Choices) -> None:
+        chain.said += 1
+        position = b"" if choices.seldom(8) else f"{chain.plugin} {chain.said}".encode()
+        chain.pending.append(replace(said, input=replace(said.input, position=position)))
+        if choices.number(4) == 0 or len(chain.pending) >= 12:
+            self._flush(chain)
+
+    def _flush(self, chain: Chain) -> None:
+        """Applies what is pending as one batch, and compares the answers."""
+        pending, chain.pending = chain.pending, []
+        if not pending:
+            return
+        chain.lines += [said.line for said in pending if said.line is not None]
+        assert chain.mirror is not None
+        applied = chain.mirror.apply(chain.plugin, [said.input for said in pending])
+        for one, said in zip(applied, pending, strict=True):
+            self._compare_answer(chain, one, self._expect(chain.expected, said))
+            if said.input.position:
+                chain.expected.positions[chain.plugin] = said.input.position
+        _same(chain, "tip", chain.mirror.tip, chain.expected.tip())
+        _same(chain, "final", chain.mirror.final, chain.expected.final())
+
+    def _expect(self, expected: Expected, said: Said) -> Answer:
+        match said.input:
+            case FinalInput(hash_, height):
+                return expected.finalize(hash_, height)
+            case ReorgInput(from_height, to_height, orphans):
+                return expected.reorg(from_height, to_height, list(orphans))
+        if said.candidate is None:
+            return Answer(said.reason)
+        candidate = said.candidate
+        if expected.model.blocks or candidate.hash == candidate.parent:
+            return expected.block(candidate, said.raw, said.ir)
+        if expected.family != "bitcoin":
+            return expected.block(candidate, said.raw, said.ir) if candidate.height is not None else Answer("height")
+        first = genesis()
+        assert first.candidate is not None
+        if candidate.parent != first.candidate.hash:
+            # Nothing tells its height: these coinbases begin with no height that could be one.
+            return Answer("height")
+        before = expected.block(first.candidate, first.raw, first.ir)
+        after = expected.block(candidate, said.raw, said.ir)
+        return Answer(after.verdict, before.events + after.events, after.connected, after.evicted, after.refused, after.cut)
+
+    def _compare_answer(self, chain: Chain, applied: Applied, answer: Answer) -> None:
+        outcome = applied.outcome
+        _same(chain, "verdict", str(outcome.reason or outcome.verdict), answer.verdict)
+        _same(chain, "events", [(str(event.step), event.block.hash) for event in outcome.events], answer.events)
+        for event in outcome.events:
+            _same(chain, "height", event.block.height, chain.expected.model.height[event.block.hash])
+        evicted = [rejection.hash for rejection in applied.rejections if rejection.reason is Reason.ORPHAN_LIMIT]
+        _same(chain, "evicted", evicted, answer.evicted)
+
+    def _compare_chain(self, chain: Chain) -> None:
+        expected, reader = chain.expected, self._store.chain(chain.name)
+        _same(chain, "tip", reader.tip(), expected.tip())
+        _same(chain, "final", reader.final(), expected.final())
+        log = [(str(event.step), event.block.hash) for event in reader.events(limit=1_000_000)]
+        _same(chain, "event log", log, expected.events)
+        for plugin in PLUGINS:
+            _same(chain, "position", self._store.position(plugin, chain.name), expected.positions.get(plugin))
+        states = {hash_: expected.state(hash_) for hash_ in expected.arrived}
+        stored = {hash_: reader.block_by_hash(hash_) for hash_ in expected.arrived}
+        _same(chain, "states", {hash_: str(block.state) for hash_, block in stored.items() if block is not None}, states)
+        counts = reader.statistics()
+        waiting = sum(state == "waiting" for state in states.values())
+        _same(chain, "blocks", (counts.blocks, counts.waiting), (len(states) - waiting, waiting))
+        _same(chain, "canonical", counts.canonical, len(expected.model.canonical))
+        _same(chain, "reorgs", (counts.reorgs, counts.deepest_reorg), (expected.reorgs, expected.deepest_reorg))
+
+    # ---- the story as a file -------------------------------------------------------------------------------------------------
+
+    def write_vectors(self, folder: Path) -> list[Path]:
+        """One file for each chain, for ``forks replay``; what the bytes alone refuse (mutated twins) is left out."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for chain in self.chains:
+            rules = chain.expected.rules
+            setup: dict[str, Any] = {"mode": str(rules.mode), "final_depth": rules.final_depth, "orphans": rules.orphan_limit}
+            if rules.holes:
+                setup["holes"] = True
+            lines = chain.lines + [said.line for said in chain.pending if said.line is not None]
+            if isinstance(chain.feed, BitcoinFeed):
+                first = genesis().line
+                lines = [] if first is None else [first, *lines]
+            path = folder / f"{chain.name}.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in (setup, *lines)))
+            written.append(path)
+        return written
+
+
+STEPS: dict[str, Callable[[World, Choices], None]] = {
+    "block": World.block,
+    "final": World.final,
+    "reorg": World.reorg,
+    "other_plugin": World.other_plugin,
+    "reopen": World.reopen,
+    "compare": World.compare,
+}
+FREQUENCIES = {"block": 84, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2}
+
+
+def _opaque(name: str, choices: Choices) -> Chain:
+    holes = choices.number(4) == 3
+    rules = ForkRules(choices.pick(MODES), choices.pick(FINAL_DEPTHS), choices.pick(ORPHAN_LIMITS), holes)
+    return Chain(name, DevTranslator(), Expected("dev", "", rules), OpaqueFeed(holes=holes))
+
+
+def _bitcoin(choices: Choices) -> Chain:
+    rules = ForkRules(choices.pick(MODES), choices.pick(FINAL_DEPTHS), choices.pick(ORPHAN_LIMITS))
+    return Chain("bitcoin", REGTEST, Expected("bitcoin", "regtest", rules), BitcoinFeed())
+
+
+def _same(chain: Chain, what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise Divergence(f"chain {chain.name} ({chain.expected.rules}): {what} is {found!r}, expected {expected!r}")
