@@ -30,13 +30,13 @@ if not DEBUG:
     directives |= {"boundscheck": False, "wraparound": False, "initializedcheck": False}
 
 
-def extension(name: str, *sources: str, libraries: tuple[str, ...] = ()) -> Extension:
-    """One compiled module, rebuilt when any header changes."""
-    headers = [str(path) for folder in ("include/supervm", "src/supervm_rt/_native") for path in sorted(Path(folder).glob("*.h"))]
+def extension(name: str, source: str, native: str, libraries: tuple[str, ...] = ()) -> Extension:
+    """One compiled module of a Cython source and a folder of C, rebuilt when any header changes."""
+    headers = [str(path) for folder in ("include/supervm", native) for path in sorted(Path(folder).glob("*.h"))]
     return Extension(
         name,
-        list(sources),
-        include_dirs=["include", "src/supervm_rt/_native"],
+        [source, *sorted(str(path) for path in Path(native).glob("*.c"))],
+        include_dirs=["include", native],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -74,12 +74,10 @@ setup(
         *map(shipped_plugin, SHIPPED_PLUGINS),
         *cythonize(  # type: ignore[no-untyped-call]
             [
+                extension("supervm_rt._abi", "src/supervm_rt/_abi.pyx", "src/supervm_rt/_native"),
                 extension(
-                    "supervm_rt._abi",
-                    "src/supervm_rt/_abi.pyx",
-                    *sorted(str(path) for path in Path("src/supervm_rt/_native").glob("*.c")),
+                    "supervm_rt.ir._bitcoin", "src/supervm_rt/ir/_bitcoin.pyx", "src/supervm_rt/ir/_native", libraries=("crypto",)
                 ),
-                extension("supervm_rt.ir._bitcoin", "src/supervm_rt/ir/_bitcoin.pyx", libraries=("crypto",)),
             ],
             compiler_directives=directives,
             build_dir="build/cython",
