@@ -1,0 +1,39 @@
+"""Invariant: as in ``harness.c``. The campaign against the block ring, the side ring and the block sink."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+from fuzz.campaign import main
+from fuzz.native import Harness, campaign
+
+HARNESS = Harness(
+    name="ring",
+    sources=("src/supervm_rt/_native",),
+    # Loading libraries and looking into threads' stacks are no part of the ring.
+    without=("loader.c", "thread_stack.c"),
+    includes=("src/supervm_rt/_native",),
+    system="system.h",
+)
+
+
+def seeds() -> dict[str, bytes]:
+    """Programs of random operations, in each kind of world."""
+    found = {}
+    for number in range(64):
+        source = random.Random(number)
+        end = source.randrange(8) | (128 if number % 2 else 0)
+        found[f"honest-{number}" if number % 2 == 0 else f"lying-{number}"] = bytes([8, 0, end]) + source.randbytes(600)
+    for failure in range(16):
+        found[f"failing-{failure}"] = bytes([8, 16 | failure, 0]) + random.Random(failure).randbytes(60)
+    for kind in range(8):
+        found[f"refused-{kind}"] = bytes([4, kind << 5, 0])
+    found["full"] = bytes([0, 255, 0])
+    return found
+
+
+CAMPAIGN = campaign(HARNESS, seeds=seeds, max_length=512)
+
+if __name__ == "__main__":
+    sys.exit(main(CAMPAIGN))
