@@ -82,7 +82,7 @@ def build(harness: Harness, *, counted: bool = False) -> Path:
     for number, path in enumerate([*product, *own]):
         target = folder / f"{program.name}-{number}.o"
         guided = GUIDED if path in product else ()
-        stand_in = ["-include", str(harness.own / harness.system)] if harness.system and path in product else []
+        stand_in = ["-DFUZZ_PRODUCT", "-include", str(harness.own / harness.system)] if harness.system and path in product else []
         _compile([clang, *flags, *guided, *stand_in, "-c", str(path), "-o", str(target)])
         objects.append(target)
     unfinished = program.with_suffix(".new")

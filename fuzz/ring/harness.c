@@ -6,7 +6,6 @@
  * host must find. In an adversarial one the plugin also writes where it may, into its own page and the data, and every frame that
  * still comes out must be one that a host can read to its last byte.
  */
-#define FUZZ_RING_HARNESS
 #include "system.h"
 
 #include "slot.h"
@@ -67,6 +66,7 @@ struct message {
     double value;
     int32_t level;
     uint32_t serial;
+    uint8_t script; /* Which characters the text is made of. */
 };
 
 static uint8_t pattern[PATTERN_BYTES];
@@ -188,13 +188,14 @@ static struct held *chosen_frame(void)
     return held->used ? held : NULL;
 }
 
-/* 1: a frame was read. 0: there is none, or no room for it here. -1: the ring is corrupt. */
-static int take_frame(void)
+/* Reads the next frame of those that the last look saw, or of those that a look sees now. 1: a frame was read. 0: there is
+ * none, or no room for it here. -1: the ring is corrupt. */
+static int read_frame(bool look_first)
 {
     struct held *held = free_frame();
-    if (!slot || !held)
+    if (!slot || !held || (!look_first && reader->corrupt))
         return 0;
-    int look = reader_look(reader);
+    int look = look_first ? reader_look(reader) : 1;
     REQUIRE(look >= 0 || lied);
     if (look == 1) {
         memset(&held->core, 0, sizeof held->core);
@@ -207,7 +208,7 @@ static int take_frame(void)
         return -1;
     }
     if (look == 0) {
-        REQUIRE(lied || pending_first == pending_next);
+        REQUIRE(!look_first || lied || pending_first == pending_next);
         return 0;
     }
     held->used = true;
@@ -219,6 +220,19 @@ static int take_frame(void)
     }
     check_frame(held);
     return 1;
+}
+
+static int take_frame(void)
+{
+    return read_frame(true);
+}
+
+/* As the host does it: one look, and all that it saw. */
+static void take_batch(void)
+{
+    if (take_frame() == 1)
+        while (read_frame(false) == 1)
+            ;
 }
 
 static void drop_frame(struct held *held)
@@ -238,6 +252,26 @@ static void drop_oldest(void)
             oldest = &frames[i];
     if (oldest)
         drop_frame(oldest);
+}
+
+/* The texts that go through the side ring: of one byte a character, of three, or of bytes that begin none. */
+static const char *text_of(const struct message *message, size_t length)
+{
+    static char text[SUPERVM_MAX_LOG_BYTES * 2];
+    for (size_t i = 0; i < length && message->script; i++)
+        text[i] = message->script == 1 ? "\xe2\x82\xac"[i % 3] : '\x80';
+    if (!message->script)
+        memcpy(text, bytes_of(message->serial, 0), length);
+    text[length] = '\0';
+    return text;
+}
+
+/* What of it the host takes: no character is cut in two. */
+static uint32_t text_taken(const struct message *message, size_t length, size_t limit)
+{
+    if (length <= limit)
+        return (uint32_t)length;
+    return (uint32_t)(limit - (message->script == 1 ? limit % 3 : message->script ? 3 : 0));
 }
 
 static void take_message(void)
@@ -264,7 +298,7 @@ static void take_message(void)
         REQUIRE(header.kind == said->kind && header.text_length == said->text_length);
         REQUIRE(header.data_length == said->data_length && header.level == said->level);
         REQUIRE(memcmp(&header.value, &said->value, sizeof header.value) == 0);
-        REQUIRE(memcmp(text, bytes_of(said->serial, 0), said->text_length) == 0);
+        REQUIRE(memcmp(text, text_of(said, said->text_length), said->text_length) == 0);
         REQUIRE(memcmp(data, bytes_of(said->serial, 1), said->data_length) == 0);
     }
     side_ring_done(&slot->side, &header);
@@ -284,6 +318,11 @@ void other_threads(const _Atomic uint32_t *word)
     uint32_t before = atomic_load(word);
     if (word == &slot->lock.sequence) {
         uint8_t choice = next8();
+        REQUIRE(slot_last_sign(slot) > 0 && slot_sink_is_busy(slot));
+        if (choice & 4) {
+            atomic_store(&slot->lock.owner, 0);
+            REQUIRE(slot_sink_is_busy(slot)); /* Somebody waits. */
+        }
         if (choice % 4 == 0)
             stop();
         else if (choice % 4 == 1)
@@ -413,6 +452,8 @@ static void publish(bool wait, uint8_t flaw)
     struct supervm_block_1 block = make_block(&said, length, flaw);
     if (flaw == 9)
         block.payload = NULL, block.payload_length = 1;
+    if (flaw == 14)
+        block.payload = NULL, block.payload_length = said.payload_length = length = 0;
     bool flawed = (flaw > 0 && flaw < 10) || flaw == 11 || length > sink->max_payload;
     void *host = flaw == 11 ? (uint8_t *)sink->host + 1 : sink->host;
     int32_t status = (wait ? sink->publish : sink->try_publish)(host, flaw == 10 ? NULL : &block);
@@ -549,19 +590,10 @@ static void say_less(uint8_t flaw)
         expect(&said);
 }
 
-/* A text of this length, with an end. */
-static const char *text_of(uint32_t number, size_t length)
-{
-    static char text[SUPERVM_MAX_LOG_BYTES * 2];
-    memcpy(text, bytes_of(number, 0), length);
-    text[length] = '\0';
-    return text;
-}
-
 static void say_beside(uint8_t flaw)
 {
     const struct supervm_host_vtable *vtable = &slot->vtable;
-    struct message said = {.serial = serial++};
+    struct message said = {.serial = serial++, .script = flaw >> 7 ? next8() % 3 : 0};
     bool open = slot_grants(slot) & SLOT_OPEN;
     uint64_t dropped = atomic_load(&slot->dropped_messages);
     int32_t status;
@@ -570,27 +602,27 @@ static void say_beside(uint8_t flaw)
     case 0:
         said.kind = MESSAGE_LOG;
         said.level = flaw % 13 - 4;
-        vtable->host_log(said.level, flaw & 16 ? NULL : text_of(said.serial, length));
+        vtable->host_log(said.level, flaw & 16 ? NULL : text_of(&said, length));
         said.level = said.level < SUPERVM_LOG_TRACE ? SUPERVM_LOG_TRACE : said.level > SUPERVM_LOG_ERROR ? SUPERVM_LOG_ERROR : said.level;
-        said.text_length = (uint32_t)(length < SUPERVM_MAX_LOG_BYTES ? length : SUPERVM_MAX_LOG_BYTES);
+        said.text_length = text_taken(&said, length, SUPERVM_MAX_LOG_BYTES);
         status = !open || flaw & 16 ? SUPERVM_INVALID_ARGUMENT
                  : atomic_load(&slot->dropped_messages) != dropped ? SUPERVM_QUEUE_FULL : SUPERVM_OK;
         break;
     case 1:
         said.kind = MESSAGE_METRIC;
         said.value = serial * 0.5;
-        status = vtable->host_report_metric(flaw & 16 ? NULL : text_of(said.serial, length), said.value);
-        said.text_length = (uint32_t)(length < SUPERVM_MAX_METRIC_NAME_BYTES ? length : SUPERVM_MAX_METRIC_NAME_BYTES);
+        status = vtable->host_report_metric(flaw & 16 ? NULL : text_of(&said, length), said.value);
+        said.text_length = text_taken(&said, length, SUPERVM_MAX_METRIC_NAME_BYTES);
         if (flaw & 16 || length == 0)
             REQUIRE(status != SUPERVM_OK);
         break;
     case 2:
         said.kind = MESSAGE_TRANSACTION;
         said.text_length = (uint32_t)length;
-        said.data_length = flaw & 32 ? CAPACITY : next16() % 512;
-        if (flaw & 64)
+        said.data_length = flaw & 32 ? CAPACITY / (flaw & 64 ? 1 : 3) : next16() % 512;
+        if ((flaw & 96) == 64)
             said.data_length = SLOT_MAX_TRANSACTION_BYTES + 1;
-        status = vtable->host_submit_tx(flaw & 16 ? NULL : text_of(said.serial, length), flaw & 8 ? NULL : bytes_of(said.serial, 1),
+        status = vtable->host_submit_tx(flaw & 16 ? NULL : text_of(&said, length), flaw & 8 ? NULL : bytes_of(said.serial, 1),
                                         said.data_length);
         if (status == SUPERVM_OK)
             REQUIRE(length > 0 && length <= SLOT_MAX_CHAIN_BYTES && said.data_length > 0 && !(flaw & 24));
@@ -673,7 +705,13 @@ static void lie(uint8_t where)
             bytes[i] = next8();
         header.total_length = header.total_length % 0x1000 & ~UINT64_C(63);
         header.payload_length %= 0x1000;
-        header.kind = header.kind % 6;
+        header.kind %= 6;
+        header.flags %= 3;
+        header.weight_length = header.weight_length % 3 * 16;
+        header.hash_length %= SUPERVM_MAX_HASH_BYTES + 4;
+        header.parent_length %= SUPERVM_MAX_HASH_BYTES + 4;
+        header.position_length %= SUPERVM_MAX_POSITION_BYTES + 8;
+        header.item_length = header.kind == RECORD_REORG || header.item_length > 250 ? header.item_length % 80 : 0;
         memcpy(ring_at(ring, ring->read_position), &header, sizeof header);
     }
     }
@@ -716,6 +754,10 @@ static void held_lock(uint8_t how)
         REQUIRE(slot->block_sink.commit(slot->block_sink.host, NULL) == SUPERVM_WRONG_STATE);
     else
         REQUIRE(slot->block_sink.abandon(NULL) == SUPERVM_INVALID_ARGUMENT);
+    if (how & 32) { /* A signal handler's call: this thread is inside already. */
+        atomic_store(&slot->lock.owner, (uint64_t)(uintptr_t)pthread_self());
+        REQUIRE(slot->block_sink.abandon(slot->block_sink.host) == SUPERVM_BUSY);
+    }
     atomic_store(&slot->lock.owner, 0);
     atomic_store(&slot->side.lock.owner, how & 8 ? ANOTHER_THREAD : 0);
     say_beside((uint8_t)(how & ~8));
@@ -752,7 +794,8 @@ static void operate(void)
     case 5: publish_release(flaw); break;
     case 6: say_reorg(flaw); break;
     case 7: say_less(next8()); break;
-    case 8: case 9: case 10: take_frame(); break;
+    case 8: case 9: take_frame(); break;
+    case 10: take_batch(); break;
     case 11:
         if ((held = chosen_frame()) && frame_pin(&held->core))
             check_frame(held);

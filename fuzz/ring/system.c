@@ -1,5 +1,4 @@
 /* Invariant: as in system.h: everything that was taken is counted, and what was never given back can be told. */
-#define FUZZ_RING_HARNESS
 #include "system.h"
 
 #include <errno.h>

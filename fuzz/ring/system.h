@@ -41,7 +41,7 @@ int system_thread_create(pthread_t *thread, const pthread_attr_t *attributes, vo
 int system_thread_join(pthread_t thread, void **result);
 int system_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex);
 
-#ifndef FUZZ_RING_HARNESS
+#ifdef FUZZ_PRODUCT
 #define malloc system_malloc
 #define calloc system_calloc
 #define aligned_alloc system_aligned_alloc
