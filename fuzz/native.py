@@ -17,8 +17,6 @@ from fuzz.campaign import BUILD, Campaign, CampaignError
 
 CHECKED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 COUNTED = ("-O1", "-fprofile-instr-generate", "-fcoverage-mapping")
-# The engine is guided by the product's branches alone: those of a harness would only cost time.
-GUIDED = ("-fsanitize=fuzzer-no-link",)
 LINKED = ("-fsanitize=fuzzer",)
 COMMON = ("-g", "-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-atomic-alignment", "-pthread")
 # The sanitizers' own settings; a failed allocation of an absurd size is an answer, as it is without them.
@@ -39,6 +37,8 @@ class Harness:
     """Names of files in those folders that are left out."""
     includes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    guided: tuple[str, ...] = ("-fsanitize=fuzzer-no-link",)
+    """Flags for the product's files alone: the engine is guided by their branches; those of a harness would only cost time."""
     system: str | None = None
     """A header of the harness that is included before each of the product's files: it takes the place of system calls."""
 
@@ -68,7 +68,7 @@ def build(harness: Harness, *, counted: bool = False) -> Path:
     product, own = harness.product(), sorted(harness.own.glob("*.c"))
     mode = COUNTED if counted else CHECKED
     flags = [*COMMON, *mode, "-Iinclude", *(f"-I{folder}" for folder in harness.includes)]
-    digest = hashlib.sha256("\0".join([*flags, *harness.libraries, harness.system or ""]).encode())
+    digest = hashlib.sha256("\0".join([*flags, *harness.guided, *harness.libraries, harness.system or ""]).encode())
     for path in [*product, *own, *harness.headers()]:
         digest.update(str(path).encode() + b"\0" + path.read_bytes() + b"\0")
     folder = BUILD / harness.name
@@ -81,7 +81,7 @@ def build(harness: Harness, *, counted: bool = False) -> Path:
     objects = []
     for number, path in enumerate([*product, *own]):
         target = folder / f"{program.name}-{number}.o"
-        guided = GUIDED if path in product else ()
+        guided = harness.guided if path in product else ()
         stand_in = ["-DFUZZ_PRODUCT", "-include", str(harness.own / harness.system)] if harness.system and path in product else []
         _compile([clang, *flags, *guided, *stand_in, "-c", str(path), "-o", str(target)])
         objects.append(target)

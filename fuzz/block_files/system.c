@@ -42,7 +42,8 @@ void file_write(struct file *file, uint64_t at, const uint8_t *bytes, size_t cou
 {
     if (at > MOST_BYTES || count > MOST_BYTES - at)
         return;
-    memcpy(file->bytes + at, bytes, count);
+    if (count)
+        memcpy(file->bytes + at, bytes, count);
     if (file->size < at + count)
         file->size = at + count;
     file->exists = true;
@@ -89,7 +90,7 @@ DIR *system_opendir(const char *path)
     return (DIR *)&world;
 }
 
-/* Every third file comes first, so that the order is not that of the names. */
+/* In steps of five, so that the order is not that of the names. */
 struct dirent *system_readdir(DIR *folder)
 {
     static const char *const others[] = {".", "..", "blk0000.dat", "blk00001.dat.old", "blk000001.dat", "blk99999999999.dat",
