@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from supervm_rt.errors import ManifestError, ManifestMismatch
 from supervm_rt.model.manifest import Capability, RestartPolicy, RunMode
+from supervm_rt.trust.documents import DocumentFault, Loader, PortableLoader, read_yaml
 from supervm_rt.trust.manifest import compare_with_binary, parse_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,20 @@ def test_shipped_manifests_are_valid(path: Path) -> None:
         ("heartbeat: -3", "heartbeat: -3 is not a length of time"),
         ("heartbeat: .nan", "heartbeat: nan is not a length of time"),
         ("restart: sometimes", "restart: 'sometimes' is not one of never"),
+        ("notes: !!bool maybe", "line 8, column 8: 'maybe' is not a bool"),
+        ("notes: !!timestamp soon", "line 8, column 8: 'soon' is not a timestamp"),
+        ("notes: !!int ''", "line 8, column 8: '' is not an int"),
+        ("notes: !!float ''", "line 8, column 8: '' is not a float"),
+        ("notes: 2001-02-30", "line 8, column 8: '2001-02-30' is not a timestamp"),
+        ("notes: 0x" + "f" * 5000, "line 8, column 8: a number of 5002 characters"),
+        ("notes: 1" + ":59" * 5000 + ".5", "line 8, column 8: a number of"),
+        ("resources: {memory: 1.0e+305}", "resources.memory: 1e+305 is not an amount of memory"),
+        (f"resources: {{memory: '{'9' * 300}TB'}}", "is not an amount of memory"),
+        (f"heartbeat: '{'9' * 306}h'", "is not a length of time"),
+        (f"heartbeat: '0.{'0' * 322}9ms'", "is no time at all"),
+        ('id: "org.example\\n"', "id: 'org.example\\n' does not have the form"),
+        ('version: "1.2.3\\n"', "version: '1.2.3\\n' does not have the form"),
+        ('name: "\\ud800"', "line 7, column"),
     ],
 )
 def test_a_wrong_field_is_named(change: str, says: str) -> None:
@@ -157,6 +172,33 @@ def test_any_values_give_a_manifest_or_a_manifest_error(document: dict[str, obje
         assert error.remedy
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1, 2.5, yes, null, 2001-02-03]",
+        "a: !!bool maybe",
+        "a: *x",
+        "a: {b: 1, b: 2}",
+        "a: \0",
+        "a: 0x" + "f" * 200,
+        "[" * 5000,
+    ],
+)
+def test_both_readers_of_yaml_agree(text: str) -> None:
+    def answer(loader: object) -> str:
+        try:
+            return repr(read_yaml(text.encode(), loader=loader))
+        except DocumentFault as fault:
+            return str(fault)
+
+    assert answer(Loader) == answer(PortableLoader)
+
+
+def test_the_first_fault_of_a_large_document_is_found_at_once() -> None:
+    with pytest.raises(ManifestError, match="a number of"):
+        parse_manifest(b"notes: 1" + b":59" * 300_000)
+
+
 class TestCompareWithBinary:
     manifest: ClassVar = parse_manifest(MINIMAL.encode())
     said: ClassVar[dict[str, object]] = {
@@ -169,6 +211,13 @@ class TestCompareWithBinary:
 
     def test_agreement(self) -> None:
         compare_with_binary(self.manifest, json.dumps(self.said | {"resources": {"cpu": 64}}).encode())
+
+    def test_a_deep_value_is_named_in_short(self) -> None:
+        for depth in range(400, 1000, 7):
+            deep = b'{"capabilities": ' + b"[" * depth + b"]" * depth + b"}"
+            with pytest.raises(ManifestMismatch, match=r"disagree: id is None|not JSON") as caught:
+                compare_with_binary(self.manifest, deep)
+            assert len(str(caught.value)) < 1000
 
     @pytest.mark.parametrize("key", ["id", "name", "version", "chain"])
     def test_each_difference_is_named(self, key: str) -> None:

@@ -66,6 +66,14 @@ def _amount(place: str, parse: Any, value: object) -> Any:
         raise DocumentFault(f"{place}: {error}") from None
 
 
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number without end, a list in a list in a list
+        return "something else"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def compare_with_binary(manifest: Manifest, said: bytes) -> None:
     """Raises ManifestMismatch unless the JSON that the binary returned agrees on id, name, version, chain and capabilities.
 
@@ -84,7 +92,7 @@ def compare_with_binary(manifest: Manifest, said: bytes) -> None:
             remedy="return one JSON object with id, name, version, chain and capabilities",
         )
     differences = [
-        f"{key} is {document.get(key)!r} in the binary and {expected!r} in the manifest"
+        f"{key} is {_short(document.get(key))} in the binary and {expected!r} in the manifest"
         for key, expected in (
             ("id", manifest.id),
             ("name", manifest.name),
@@ -100,7 +108,9 @@ def compare_with_binary(manifest: Manifest, said: bytes) -> None:
         or not all(isinstance(item, str) for item in said_capabilities)
         or sorted(said_capabilities) != expected_capabilities
     ):
-        differences.append(f"capabilities is {said_capabilities!r} in the binary and {expected_capabilities!r} in the manifest")
+        differences.append(
+            f"capabilities is {_short(said_capabilities)} in the binary and {expected_capabilities!r} in the manifest"
+        )
     if differences:
         raise ManifestMismatch(
             f"{manifest.id}: the binary and its manifest disagree: {'; '.join(differences)}",

@@ -45,6 +45,8 @@ def parse_bytes(value: object) -> int:
     factor = _BYTES.get(unit or "MB")
     if factor is None:
         raise ValueError(f"{value!r} has an unknown unit; use one of {', '.join(_BYTES)}")
+    if not math.isfinite(number * factor):
+        raise ValueError(f"{value!r} is not an amount of memory; write for example 512MiB or 20GB")
     return round(number * factor)
 
 
@@ -65,6 +67,9 @@ def parse_seconds(value: object) -> float:
     factor = _SECONDS.get(unit or "s")
     if factor is None:
         raise ValueError(f"{value!r} has an unknown unit; use one of {', '.join(_SECONDS)}")
-    if number == 0:
+    seconds = number * factor
+    if seconds == 0:
         raise ValueError(f"{value!r} is no time at all; write for example 30s")
-    return number * factor
+    if not math.isfinite(seconds):
+        raise ValueError(f"{value!r} is not a length of time; write for example 30s or 500ms")
+    return seconds
