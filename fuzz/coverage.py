@@ -131,10 +131,11 @@ def main() -> int:
     """0: enough; 1: not enough; 2: it cannot be counted."""
     os.chdir(ROOT)
     try:
-        return 0 if all([report(subject) for subject in SUBJECTS]) else 1
+        enough = [report(subject) for subject in SUBJECTS]
     except CampaignError as error:
         print(f"fuzz.coverage: {error}", file=sys.stderr)
         return 2
+    return 0 if all(enough) else 1
 
 
 if __name__ == "__main__":

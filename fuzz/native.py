@@ -1,7 +1,7 @@
 """Invariant: a harness is built from the sources of the tree it is run in, whenever one of them changed.
 
-Harnesses in C: the product's own sources, compiled by clang for libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer, or
-for counting branches.
+Harnesses in C: the product's own sources, compiled by clang for libFuzzer with AddressSanitizer and
+UndefinedBehaviorSanitizer, or for counting branches.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def _bare(transaction: Transaction) -> Transaction:
 
 
 def _height_scripts() -> list[bytes]:
-    return [b"", b"\x00\x00", b"\x51", b"\x60", b"\x01\x10", b"\x01\x11", b"\x01\x80", b"\x02\x7f\x00", b"\x02\xff\x00"] + [
+    return [
+        *(b"", b"\x00\x00", b"\x51", b"\x60", b"\x01\x10", b"\x01\x11", b"\x01\x80", b"\x02\x7f\x00", b"\x02\xff\x00"),
         b"\x03\x01\x02\x03",
         b"\x04\x01\x02\x03\x04",
         b"\x05\x01\x02\x03\x04\x05",
@@ -63,7 +64,18 @@ def _height_scripts() -> list[bytes]:
 
 def _bits() -> dict[str, Block]:
     """Targets that are none, or that no network allows."""
-    bits = (0x00000001, 0x01010000, 0x02010000, 0x03000001, 0x207FFFFF, 0x20800001, 0x21000100, 0x22000001, 0x23000001, 0x217FFFFF)
+    bits = (
+        0x00000001,
+        0x01010000,
+        0x02010000,
+        0x03000001,
+        0x207FFFFF,
+        0x20800001,
+        0x21000100,
+        0x22000001,
+        0x23000001,
+        0x217FFFFF,
+    )
     plain = Block((coinbase(),))
     return {f"bits-{value:08x}": replace(plain, bits=value) for value in bits}
 
