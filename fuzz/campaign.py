@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,8 @@ def _run(campaign: Campaign, seconds: float | None, executions: int | None, seed
         str(seeds),
     ]
     log = campaign.folder / "log"
-    begun = time.monotonic()
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun, used = time.monotonic(), spent.ru_utime + spent.ru_stime
     with log.open("wb") as out:
         try:
             limit = None if seconds is None else seconds + GRACE_SECONDS
@@ -150,11 +152,14 @@ def _run(campaign: Campaign, seconds: float | None, executions: int | None, seed
         except subprocess.TimeoutExpired:
             raise CampaignError(f"the engine did not end in time: see {log}") from None
     elapsed = time.monotonic() - begun
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = spent.ru_utime + spent.ru_stime - used
     text = log.read_text(encoding="utf-8", errors="replace")
     count = _executions(text)
     found = sorted(set(campaign.failures.iterdir()) - before) if done.returncode != 0 else []
     if done.returncode == 0:
-        return _say(count, failures=0, detail=f"{count / elapsed:.0f} executions/s, seed {seed}{_reach(text)}")
+        speed = f"{count / elapsed:.0f} executions/s ({count / processor:.0f} per second of processor time)"
+        return _say(count, failures=0, detail=f"{speed}, seed {seed}{_reach(text)}")
     print("\n".join(text.splitlines()[-TAIL_LINES:]), file=sys.stderr)
     if not found:
         # The same input may have failed before; its file is then written again.

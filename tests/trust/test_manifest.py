@@ -93,6 +93,7 @@ def test_shipped_manifests_are_valid(path: Path) -> None:
         ("notes: !!timestamp soon", "line 8, column 8: 'soon' is not a timestamp"),
         ("notes: !!int ''", "line 8, column 8: '' is not an int"),
         ("notes: !!float ''", "line 8, column 8: '' is not a float"),
+        ("notes: !!set a", "line 8, column 8: expected a mapping node, but found scalar"),
         ("notes: 2001-02-30", "line 8, column 8: '2001-02-30' is not a timestamp"),
         ("notes: 0x" + "f" * 5000, "line 8, column 8: a number of 5002 characters"),
         ("notes: 1" + ":59" * 5000 + ".5", "line 8, column 8: a number of"),

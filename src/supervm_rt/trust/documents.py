@@ -18,6 +18,7 @@ from yaml.resolver import Resolver
 
 MAX_DOCUMENT_BYTES = 1 << 20
 _MOST_FAULTS_SHOWN = 5
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MOST_DIGITS = 100
 """Characters of the longest number: Python's own whole numbers have no end, and take time that grows with its square."""
 
@@ -47,13 +48,14 @@ class _Strict(Composer):
             # What the constructors of explicit tags raise for text that they did not expect: !!bool maybe
             what = f"{_short(node.value)} is not {'an' if tag == 'int' else 'a'} {tag}"
             raise yaml.constructor.ConstructorError(None, None, what, node.start_mark) from None
-        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        if isinstance(value, str) and _SURROGATE.search(value):
             raise yaml.constructor.ConstructorError(None, None, "half of a surrogate pair is no character", node.start_mark)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
-        for key_node, _ in node.value:
+        # A scalar with the tag !!set comes here too; the constructor below refuses it.
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(None, None, f"the key {_short(key)} is not text", key_node.start_mark)
