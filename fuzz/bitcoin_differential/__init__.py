@@ -1,0 +1,1 @@
+"""Invariant: as in ``target``: the parser accepts what python-bitcoinlib accepts, and finds the same in it."""
