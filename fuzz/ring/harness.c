@@ -110,7 +110,8 @@ static void check_frame(const struct held *held)
     const uint8_t *payload = frame_payload(core), *tails = frame_tails(core);
     if (lied) {
         uint64_t tails_length = record_tails_length(header);
-        REQUIRE(header->payload_length + tails_length <= CAPACITY && header->total_length <= CAPACITY);
+        REQUIRE(sizeof *header + record_stored_length(header) + tails_length <= header->total_length);
+        REQUIRE(header->total_length <= CAPACITY);
         volatile uint8_t sum = 0;
         for (uint64_t i = 0; i < header->payload_length; i += 509)
             sum += payload[i];
@@ -698,21 +699,21 @@ static void lie(uint8_t where)
         break;
     }
     case 6: ring->data[next16() % CAPACITY] = next8(); break;
-    default: { /* A whole header. */
-        struct record_header header;
-        uint8_t *bytes = (uint8_t *)&header;
-        for (size_t i = 0; i < sizeof header; i++)
-            bytes[i] = next8();
-        header.total_length = header.total_length % 0x1000 & ~UINT64_C(63);
-        header.payload_length %= 0x1000;
-        header.kind %= 6;
-        header.flags %= 3;
-        header.weight_length = header.weight_length % 3 * 16;
-        header.hash_length %= SUPERVM_MAX_HASH_BYTES + 4;
-        header.parent_length %= SUPERVM_MAX_HASH_BYTES + 4;
-        header.position_length %= SUPERVM_MAX_POSITION_BYTES + 8;
-        header.item_length = header.kind == RECORD_REORG || header.item_length > 250 ? header.item_length % 80 : 0;
+    default: { /* A whole header, nearly right, and perhaps published. */
+        struct record_header header = {
+            .total_length = RING_ALIGNMENT * (1 + next8() % 16u),
+            .kind = (uint16_t)(next8() % 6),
+            .flags = next8() % 16 == 0,
+            .hash_length = (uint8_t)(next8() % (SUPERVM_MAX_HASH_BYTES + 2)),
+            .parent_length = (uint8_t)(next8() % (SUPERVM_MAX_HASH_BYTES + 2)),
+            .weight_length = (uint8_t)(next8() % 3 * 16),
+            .position_length = next16() % (SUPERVM_MAX_POSITION_BYTES + 2),
+            .item_length = next8() % 8 == 0 ? next8() : 0,
+        };
+        header.payload_length = header.total_length - sizeof header - next8();
         memcpy(ring_at(ring, ring->read_position), &header, sizeof header);
+        if (next8() & 1)
+            atomic_store(&page->head, ring->read_position + header.total_length);
     }
     }
 }
