@@ -45,7 +45,7 @@ def run(test: Callable[[bytes], None]) -> None:
             test(data)
         except BaseException:
             traceback.print_exc()
-            path = Path(f"{prefix}crash-{hashlib.sha1(data).hexdigest()}")  # noqa: S324
+            path = Path(f"{prefix}crash-{hashlib.sha1(data).hexdigest()}")
             if prefix:
                 path.write_bytes(data)
                 print(f"Test unit written to {path}", file=sys.stderr)

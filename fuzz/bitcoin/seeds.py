@@ -34,7 +34,7 @@ def made_blocks() -> dict[str, Block]:
         "plain": plain,
         "witness": witness,
         "old": replace(plain, version=1),
-        "repeated": Block((coinbase(), spend(1), spend(2), spend(3), spend(2), spend(3))),
+        "repeated": Block((coinbase(), *(spend(number) for number in (1, 2, 3, 4, 5, 4, 5)))),
         "no-coinbase": Block((spend(1), spend(2))),
         "second-coinbase": Block((coinbase(), coinbase(b"\x02\x2d\x01"))),
         "wrong-root": replace(plain, root=bytes(32)),

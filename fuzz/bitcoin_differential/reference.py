@@ -17,9 +17,10 @@ REGTEST_LIMIT = (1 << 255) - 1
 def read(raw: bytes) -> Any | None:
     """The block, or None where the library cannot read it."""
     try:
-        return CBlock.deserialize(raw)
+        block: Any = CBlock.deserialize(raw)
     except (SerializationError, ValueError):
         return None
+    return block
 
 
 # What the parser refuses by these words, and the library reads. Each must be seen in what it read.
@@ -40,7 +41,8 @@ TOLERATED: dict[str, Callable[[Any, bytes], bool]] = {
 
 def tolerated(detail: str, block: Any, raw: bytes) -> bool:
     """Whether the parser may refuse what the library read."""
-    return TOLERATED.get(detail.partition(":")[0], lambda block, raw: False)(block, raw)
+    seen = TOLERATED.get(detail.partition(":")[0])
+    return seen is not None and seen(block, raw)
 
 
 def target_of(bits: int) -> int | None:
@@ -71,7 +73,7 @@ def commitment_of(block: Any) -> tuple[bytes, bytes | None] | None:
     if found is None:
         return None
     witness = block.vtx[0].wit.vtxinwit
-    stack = witness[0].scriptWitness.stack if witness else ()
+    stack: Any = witness[0].scriptWitness.stack if witness else ()
     if len(stack) != 1 or len(stack[0]) != 32:
         return found, None
     root, _ = levels([bytes(32), *(tx.GetHash() for tx in block.vtx[1:])])

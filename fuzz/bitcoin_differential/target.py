@@ -14,15 +14,14 @@ import atheris
 
 with atheris.instrument_imports(include=["bitcoin.core", "supervm_rt.ir"], enable_loader_override=False):
     import bitcoin.core
+
+    from fuzz.bitcoin_differential import reference
     from supervm_rt.ir.bitcoin import BitcoinTranslator
     from supervm_rt.ir.decode import decode_block
     from supervm_rt.ir.translator import BlockRefused, RawBlock, TranslatedBlock
 
-    from fuzz.bitcoin_differential import reference
-
-from supervm_rt.model.ir import BlockIR, TransactionIR
-
 from fuzz import python
+from supervm_rt.model.ir import BlockIR, TransactionIR
 
 TRANSLATOR = BitcoinTranslator("regtest")
 MERKLE, COMMITMENT, BITS = 1, 2, 4
@@ -79,7 +78,7 @@ def transaction_bytes(transaction: TransactionIR) -> bytes:
 def block_bytes(block: BlockIR) -> bytes:
     """The block of the IR, as it is serialised."""
     values: dict[str, Any] = dict(block.header)
-    header = struct.pack("<i", values["version"]) + block.parent[::-1] + values["merkle_root"][::-1]
+    header: bytes = struct.pack("<i", values["version"]) + block.parent[::-1] + values["merkle_root"][::-1]
     header += struct.pack("<III", block.time, values["bits"], values["nonce"])
     return header + compact(len(block.transactions)) + b"".join(map(transaction_bytes, block.transactions))
 
@@ -110,6 +109,14 @@ def compare(ours: TranslatedBlock, theirs: Any, raw: bytes) -> None:
     assert block_bytes(block) == raw
 
 
+def read(block: bytes) -> TranslatedBlock | BlockRefused:
+    """What the parser says."""
+    try:
+        return TRANSLATOR.translate(RawBlock(block))
+    except BlockRefused as refused:
+        return refused
+
+
 def test(data: bytes) -> None:
     """One input."""
     if not data:
@@ -119,17 +126,16 @@ def test(data: bytes) -> None:
     if theirs is not None and theirs.vtx and data[0] & MERKLE:
         theirs = mine(raw, theirs, data[0])
     block = bytes(raw)
-    try:
-        ours = TRANSLATOR.translate(RawBlock(block))
-    except BlockRefused as refused:
+    ours = read(block)
+    if isinstance(ours, BlockRefused):
         if theirs is None:
-            assert refused.reason == "malformed", refused
-        elif not reference.tolerated(refused.detail, theirs, block):
-            assert refused.reason == reference.verdict(theirs), (refused, reference.verdict(theirs))
-    else:
-        assert theirs is not None
-        assert reference.verdict(theirs) == "", reference.verdict(theirs)
-        compare(ours, theirs, block)
+            assert ours.reason == "malformed", ours
+        elif not reference.tolerated(ours.detail, theirs, block):
+            assert ours.reason == reference.verdict(theirs), (ours, reference.verdict(theirs))
+        return
+    assert theirs is not None
+    assert reference.verdict(theirs) == "", reference.verdict(theirs)
+    compare(ours, theirs, block)
 
 
 if __name__ == "__main__":

@@ -5,25 +5,68 @@ Each pair of bytes is a field and one of the values that are known to be tried o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 ANY = (
     *("", "null", "yes", "0", "-1", "1.5", ".nan", ".inf", "-.inf", "1e5", "0x1f", "0b11", "017", "1:59:59", "1_000", "9" * 90),
     *("9" * 120, "1.0e+308", "1.0e-320", "2001-02-03", "2001-02-30", "!!int ''", "!!float x", "!!bool x", "!!timestamp x"),
-    *("!!binary x", "!!binary AAAA", "!!set {a}", "!!omap [a: b]", "!!str 5", "!x y", "&a b", "*a", "[]", "{}", "[[[]]]", "{a: {b: c}}"),
-    *('"\\n"', '"\\0"', '"\\ud800"', '"\\U0001f600"', "'é'", "|\n  text\n", ">-\n  text", "{<<: {a: b}}", "[a, a]", "{a: 1, a: 2}"),
+    *(
+        "!!binary x",
+        "!!binary AAAA",
+        "!!set {a}",
+        "!!omap [a: b]",
+        "!!str 5",
+        "!x y",
+        "&a b",
+        "*a",
+        "[]",
+        "{}",
+        "[[[]]]",
+        "{a: {b: c}}",
+    ),
+    *(
+        '"\\n"',
+        '"\\0"',
+        '"\\ud800"',
+        '"\\U0001f600"',
+        "'é'",
+        "|\n  text\n",
+        ">-\n  text",
+        "{<<: {a: b}}",
+        "[a, a]",
+        "{a: 1, a: 2}",
+    ),
     *("'" + "a" * 300 + "'", "? a", "- a", "@", "%", "`", "'", '"', "[", "{", "#", ": :"),
 )
-AMOUNTS = ("2", "0.5", "500m", "20GB", "512MiB", "1.5s", "500ms", "1h", "'0.0ms'", f"'{'9' * 305}TB'", f"'{'9' * 306}h'", "'1 KB'")
+AMOUNTS = (
+    "2",
+    "0.5",
+    "500m",
+    "20GB",
+    "512MiB",
+    "1.5s",
+    "500ms",
+    "1h",
+    "'0.0ms'",
+    f"'{'9' * 305}TB'",
+    f"'{'9' * 306}h'",
+    "'1 KB'",
+)
 FIELDS: Mapping[str, Sequence[str]] = {
     "id": ("a.b", "org.example.x-y", "'a.b\\n'", '"a.b\\n"', "a", "A.b"),
     "name": ("n", "a name"),
     "version": ("1.0.0", "'1.2.3-rc.1'", '"1.0.0\\n"', "1.10"),
     "chain": ("dev", "bitcoin", '"dev\\n"'),
-    "capabilities": ("[]", "[block_stream]", "[block_stream, submit_tx, rpc_proxy, archive_indexer]", "[block_stream, block_stream]"),
+    "capabilities": (
+        "[]",
+        "[block_stream]",
+        "[block_stream, submit_tx, rpc_proxy, archive_indexer]",
+        "[block_stream, block_stream]",
+    ),
     "binary": ("x.so", "./x", "/x", "../x", "a/../b", "oci:a:b", '"a\\0"', "a/.."),
     "runMode": ("native", "grpc"),
-    "resources": tuple(f"{{cpu: {a}, memory: {b}, storage: {a}}}" for a, b in zip(AMOUNTS, AMOUNTS[1:], strict=False)),
+    "resources": tuple(f"{{cpu: {a}, memory: {b}, storage: {a}}}" for a, b in itertools.pairwise(AMOUNTS)),
     "security": ("{}", "{sandbox: false}", "{seccomp_profile: strict, read_paths: [a, b]}", "{read_paths: [a, a]}"),
     "signature": ("'sha256:00'",),
     "heartbeat": AMOUNTS,

@@ -24,11 +24,10 @@ with atheris.instrument_imports(
     from supervm_rt.runtime.config import RuntimeConfig
     from supervm_rt.trust.manifest import compare_with_binary, parse_manifest
 
-from supervm_rt.errors import ConfigurationError, ManifestError, ManifestMismatch
-from supervm_rt.model.manifest import Manifest
-
 from fuzz import python
 from fuzz.manifest.documents import CONFIGURATION_FIELDS, FIELDS, document
+from supervm_rt.errors import ConfigurationError, ManifestError, ManifestMismatch
+from supervm_rt.model.manifest import Manifest
 
 # The form of each text, once more and by other means than the schema's.
 ID = re.compile(r"[a-z0-9][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+")
