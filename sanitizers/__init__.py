@@ -1,0 +1,1 @@
+"""The native code under sanitizers: ``make test-sanitize``."""

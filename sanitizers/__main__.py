@@ -1,0 +1,88 @@
+"""Runs the native code under sanitizers: ``python -m sanitizers [--frames N] [--seed N] [extension] [threads] [-- PYTEST...]``.
+
+extension: the tests that load compiled code, with everything of ours that is compiled under the address, leak and
+undefined-behaviour sanitizers. What follows ``--`` goes to pytest; paths there replace those below.
+threads: the ring on real threads, under the thread sanitizer and then under the others.
+
+Exit status: 0 nothing was found, 1 something was, 2 wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sanitizers import tree
+from tests.native import harness
+
+TESTS = ("tests/abi", "tests/plugins", "tests/ir", "tests/runtime", "tests/store", "tests/sample")
+
+
+def run_extension(pytest: list[str]) -> bool:
+    """Whether all tests passed and no process of theirs had a sanitizer report anything."""
+    built = tree.build()
+    environment = built.environment()
+    where = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import supervm_rt._abi as abi, supervm_rt.ir._bitcoin as bitcoin; print(abi.__file__, bitcoin.__file__)",
+        ],
+        cwd=built.project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if where.stdout.count(str(built.project)) != 2:
+        print(f"the built extension cannot be used: {where.stdout}{where.stderr}")
+        return False
+    paths = [argument for argument in pytest if argument.startswith("tests/")] or list(TESTS)
+    options = [argument for argument in pytest if not argument.startswith("tests/")]
+    # pytest's own handler of signals would come before the sanitizer's, which says more.
+    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider", "--timeout", "600"]
+    command += ["-m", "not nodes and not unsanitized", *options, *paths]
+    status = subprocess.run(command, cwd=built.project, env=environment, check=False).returncode
+    reports = sorted(built.reports.iterdir())
+    for report in reports:
+        print(f"==== {report.name}\n{report.read_text(errors='replace')}", flush=True)
+    print(f"extension: pytest ended with status {status}; {len(reports)} processes had something reported", flush=True)
+    return status == 0 and not reports
+
+
+def run_threads(frames: int, seed: int) -> bool:
+    """Whether the sanitizers found nothing, and every frame came as it was sent."""
+    good = True
+    with tempfile.TemporaryDirectory(prefix="supervm-threads-") as folder:
+        for sanitize in (harness.THREAD, harness.ADDRESS):
+            program = harness.build(sanitize, Path(folder))
+            began = time.monotonic()
+            counted, complaint = harness.run(program, frames, seed)
+            print(f"threads, {sanitize}: {complaint or counted}, {time.monotonic() - began:.1f} s", flush=True)
+            good = good and not complaint
+    return good
+
+
+def main(arguments: list[str]) -> int:
+    """Runs what is named, or both."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    own, pytest = arguments[:end], arguments[end + 1 :]
+    parser = argparse.ArgumentParser(prog="sanitizers", description="The native code under sanitizers.")
+    parser.add_argument("parts", nargs="*", choices=["extension", "threads", []], metavar="extension|threads")
+    parser.add_argument("--frames", type=int, default=500_000, help="how many frames the threads hand over, under each sanitizer")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(own)
+    good = True
+    if "threads" in options.parts or not options.parts:
+        good = run_threads(options.frames, options.seed)
+    if "extension" in options.parts or not options.parts:
+        good = run_extension(pytest) and good
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
