@@ -12,6 +12,7 @@ from faults.fault import Fault
 
 THREADS = ("pytest", "-x", "tests/native/test_ring_threads.py")
 MODELS = ("pytest", "tests/native/test_models.py")
+BOTH = ("pytest", "-x", "tests/native")
 EXTENSION = ("sanitizers", "extension", "--", "-x", "tests/ir/test_bitcoin_rules.py")
 
 NATIVE = "src/supervm_rt/_native"
@@ -106,7 +107,7 @@ FAULTS: tuple[Fault, ...] = (
         f"{NATIVE}/wait.c",
         "void doorbell_retract(const struct doorbell *bell)\n{\n    atomic_fetch_add_explicit",
         "void doorbell_retract(const struct doorbell *bell)\n{\n    atomic_fetch_sub_explicit",
-        THREADS,
+        BOTH,
     ),
     Fault(
         "sleep-is-announced-after-the-look",
@@ -115,7 +116,7 @@ FAULTS: tuple[Fault, ...] = (
         "    doorbell_announce(&reader->bell);\n    if (reader_look(reader) == 0)\n        return true;\n"
         "    doorbell_retract(&reader->bell);\n",
         "    if (reader_look(reader) == 0) {\n        doorbell_announce(&reader->bell);\n        return true;\n    }\n",
-        THREADS,
+        BOTH,
     ),
     Fault(
         "no-fence-between-tail-and-waiting",
