@@ -41,7 +41,7 @@ MINUTES ?= 10
 fuzz: $(proving) $(plugins)  ## campaigns that try to break it, for MINUTES in all
 	$(bin)/python -m fuzz $(MINUTES) $(FUZZ)
 
-fuzz-coverage: $(proving)  ## which branches of the parser and the ring the kept inputs of the byte fuzzers reach
+fuzz-coverage: $(proving)  ## the branches of the parser and the ring that the byte fuzzers reach
 	$(bin)/python -m fuzz.coverage
 
 lint: build
