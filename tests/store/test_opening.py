@@ -272,6 +272,15 @@ def test_a_log_without_its_store_is_not_taken_for_that_of_a_new_one(filled: Path
     assert "-wal" in refusal(filled, StoreError)
 
 
+@pytest.mark.parametrize("left", [b"12", b"123\n", bytes(6), b"12\0\0\0\0"], ids=["half", "whole", "zeros", "half and zeros"])
+def test_a_lock_file_that_a_crash_left_half_written_is_no_obstacle(path: Path, left: bytes) -> None:
+    """After a failure of the machine a file may have its size, and zeros where its bytes were not written yet."""
+    lock = path.with_name(path.name + ".lock")
+    lock.write_bytes(left)
+    with Store.open(path):
+        assert lock.read_bytes() == b"%d\n" % os.getpid()
+
+
 def test_a_creation_that_was_killed_leaves_no_obstacle(path: Path) -> None:
     path.with_name(f".{path.name}.draft").write_bytes(b"half a store")
     Store.open(path).close()

@@ -10,9 +10,13 @@ import contextlib
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from supervm_rt.errors import StoreError, StoreLocked
 from supervm_rt.store.faults import from_system
+
+_LONGEST: Final = 16
+"""Bytes of a process id and its end of line, and more."""
 
 
 class WriterLock:
@@ -42,7 +46,7 @@ class WriterLock:
             raise from_system(error, path, "lock") from error
         try:
             found = os.pread(descriptor, 32, 0)
-            if found and not (found.endswith(b"\n") and found[:-1].isdigit()):
+            if not _is_process_id(found):
                 os.close(descriptor)
                 raise StoreError(
                     f"{path} is in the way: it is not a lock file of a store", remedy="move it away, or name another store"
@@ -61,3 +65,9 @@ class WriterLock:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
             os.close(descriptor)
+
+
+def _is_process_id(found: bytes) -> bool:
+    """Also of a number that is not there, or half of it: a failure of the machine leaves zeros where nothing was written yet."""
+    digits = found.replace(b"\0", b"").removesuffix(b"\n")
+    return len(found) <= _LONGEST and (digits.isdigit() or not digits)
