@@ -287,6 +287,15 @@ def test_a_creation_that_was_killed_leaves_no_obstacle(path: Path) -> None:
     assert set(contents(path.parent)) == {path.name, path.name + ".lock"}
 
 
+def test_what_a_failure_of_the_machine_left_of_a_creation_goes_with_the_next_opening(filled: Path) -> None:
+    """A file system may keep the rename of the draft and lose the removal of its journal before it."""
+    filled.with_name(f".{filled.name}.draft-journal").write_bytes(b"left over")
+    height_of_tip(filled)
+    assert filled.with_name(f".{filled.name}.draft-journal").exists()  # readers change nothing
+    Store.open(filled).close()
+    assert set(contents(filled.parent)) == {filled.name, filled.name + ".lock"}
+
+
 @pytest.mark.parametrize("name", ["with space", "per%20cent", "what?x=1&mode=ro", "#hash", ":memory:", "ünïcode", "a'b\"c"])
 def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     fill(tmp_path / name, chain_of(2))

@@ -87,6 +87,9 @@ class Store:
             # Asked again: until the lock was taken, another process may have made it.
             if not _exists(real):
                 _create(real)
+            else:
+                with contextlib.suppress(OSError):
+                    _discard_draft(real)
             connection = _connect_writer(real, max_bytes=max_bytes, durable=durable)
         except BaseException:
             lock.release()
@@ -265,9 +268,9 @@ def _create(path: Path) -> None:
             f"{path}-wal is left of a store that is no longer at {path}",
             remedy="put the store's file back beside it, or delete it",
         )
-    draft = path.with_name(f".{path.name}.draft")
+    draft = _draft(path)
     try:
-        draft.unlink(missing_ok=True)
+        _discard_draft(path)
         with seam(path):
             connection = sqlite3.connect(f"{draft.as_uri()}?mode=rwc", uri=True, isolation_level=None)
             try:
@@ -284,12 +287,22 @@ def _create(path: Path) -> None:
         finally:
             os.close(folder)
     except BaseException as error:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(OSError):
-                draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            _discard_draft(path)
         if isinstance(error, OSError):
             raise from_system(error, path, "create the store") from error
         raise
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
+
+
+def _discard_draft(path: Path) -> None:
+    """Removes what is left of a store that was never finished, and the files that SQLite kept beside it."""
+    draft = _draft(path)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
 
 
 def _connect_writer(path: Path, *, max_bytes: int | None, durable: bool) -> sqlite3.Connection:
