@@ -1,0 +1,128 @@
+"""``python -m tests.crash``: goes through all crash points, or through every k-th.
+
+Ends with a line of JSON, {"executions": n, "failures": n, "detail": "..."}. Status 0: all recovered; 1: not; 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from supervm_rt.cli.main import build_parser
+from tests.crash import points, shim
+from tests.crash.judge import Wrong
+from tests.crash.points import ACTIONS, Grounds, Point, Start
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The campaign."""
+    parser = argparse.ArgumentParser(prog="tests.crash", description="Goes through the crash points of a run.")
+    parser.add_argument("--action", action="append", choices=ACTIONS, help="only this; may be given again (default: all)")
+    parser.add_argument("--start", choices=("fresh", "resumed", "replay"), help="only these runs (default: all)")
+    parser.add_argument("--at", type=int, help="only this call")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="one of K points (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="which of the K")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one for each CPU)")
+    parser.add_argument("--words", action="store_true", help="show what runs that met an error said at the end")
+    options = parser.parse_args(arguments)
+    if options.every < 1 or options.jobs < 1:
+        parser.error("--every and --jobs are 1 or more")
+    if not shim.preloaded():
+        shim.start_again_with_it()
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="supervm-crash-") as folder:
+        scratch = Path(folder)
+        grounds = Grounds(scratch, shim.Shim(), {})
+        grounds.prefixes = points.right_answers(grounds)
+        wanted = [start for start in points.starts(grounds) if options.start in {None, start.name}]
+        everything = [
+            (start, [point for point in points.points(start, tuple(options.action or ACTIONS)) if options.at in {None, point.at}])
+            for start in wanted
+        ]
+        for start in wanted:
+            print(f"{start.name}: {len(start.counted)} calls after {start.blocks} blocks", file=sys.stderr)
+        chosen = [(start, _thin(found, options.every, options.seed)) for start, found in everything]
+        tried, failures, words = _share(grounds, chosen, options.jobs)
+    seconds = time.monotonic() - begun
+    for (start_name, action), number in sorted(tried.items()):
+        print(f"{start_name:<8} {action:<10} {number:>6}", file=sys.stderr)
+    if options.words:
+        for said, number in words.most_common():
+            print(f"{number:>6} {said}", file=sys.stderr)
+    for point, wrong in failures[:20]:
+        print(f"\n{point}: {wrong}", file=sys.stderr)
+    detail = f"{len(failures)} of {sum(tried.values())} crash points not recovered, {seconds:.0f} s with {options.jobs} processes"
+    print(json.dumps({"executions": sum(tried.values()), "failures": len(failures), "detail": detail}))
+    return 1 if failures else 0
+
+
+def _thin(found: list[Point], every: int, seed: int) -> list[Point]:
+    return found[seed % every :: every]
+
+
+def _share(
+    grounds: Grounds, chosen: list[tuple[Start, list[Point]]], jobs: int
+) -> tuple[Counter[tuple[str, str]], list[tuple[str, str]], Counter[str]]:
+    """Goes through the points in several processes, each of which forks its own runs."""
+    pipes: list[tuple[int, TextIO]] = []
+    for job in range(jobs):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            _work(grounds, [(start, found[job::jobs]) for start, found in chosen], os.fdopen(writing, "w"), job)
+        os.close(writing)
+        pipes.append((child, os.fdopen(reading)))
+    tried: Counter[tuple[str, str]] = Counter()
+    failures: list[tuple[str, str]] = []
+    words: Counter[str] = Counter()
+    for child, pipe in pipes:
+        with pipe:
+            for line in pipe:
+                start, action, point, wrong, said = json.loads(line)
+                tried[start, action] += 1
+                if wrong:
+                    failures.append((point, wrong))
+                if said:
+                    words[said] += 1
+        _, status = os.waitpid(child, 0)
+        if status != 0:
+            raise Wrong(f"a process of the campaign ended with status {status}")
+    return tried, failures, words
+
+
+def _work(grounds: Grounds, chosen: list[tuple[Start, list[Point]]], pipe: TextIO, job: int) -> None:
+    status = 1
+    try:
+        own = Grounds(grounds.scratch / f"job-{job}", shim.Shim(), grounds.prefixes)
+        # What every run would do first is done once; what is frozen is not copied by each child's garbage collector.
+        build_parser()
+        gc.collect()
+        gc.freeze()
+        with pipe:
+            for start, found in chosen:
+                points.go_through(
+                    own,
+                    start,
+                    found,
+                    lambda point, wrong, said: print(
+                        json.dumps([point.start, point.action, str(point), wrong, said]), file=pipe, flush=True
+                    ),
+                )
+        status = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
