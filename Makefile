@@ -13,7 +13,7 @@ installed := build/.installed-$(here)
 proving := build/.proving-$(here)
 sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
-.PHONY: help run test test-nodes test-sanitize models lint build plugins nodes sample-chain wheel clean $(plugins)
+.PHONY: help run test test-nodes test-crash test-sanitize models lint build plugins nodes sample-chain wheel clean $(plugins)
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,9 @@ test-sanitize: build  ## the native code under sanitizers, and the ring on real 
 
 models: $(proving)  ## the ring and its wake-ups as models, searched by spin; each mutation of them must fail
 	$(bin)/python -m models $(MODELS)
+
+test-crash: build  ## every crash point of a run: kills, errors and power cuts at each call; CRASH=--every=9 for a part
+	$(bin)/python -m tests.crash $(CRASH)
 
 bench: $(proving) $(plugins)  ## speed, beside what people would otherwise use; BENCH=--quick to see that it runs
 	$(bin)/python -m bench $(BENCH)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import os
 import sys
@@ -17,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from supervm_rt.cli.main import build_parser
 from tests.crash import points, shim
 from tests.crash.judge import Wrong
 from tests.crash.points import ACTIONS, Grounds, Point, Start
@@ -29,9 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--action", action="append", choices=ACTIONS, help="only this; may be given again (default: all)")
     parser.add_argument("--start", choices=("fresh", "resumed", "replay"), help="only these runs (default: all)")
     parser.add_argument("--at", type=int, help="only this call")
+    parser.add_argument("--until", type=int, default=sys.maxsize, metavar="N", help="only the first N calls")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="one of K points (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="which of the K")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one for each CPU)")
+    parser.add_argument("--first", action="store_true", help="each process ends at its first failure")
     parser.add_argument("--words", action="store_true", help="show what runs that met an error said at the end")
     options = parser.parse_args(arguments)
     if options.every < 1 or options.jobs < 1:
@@ -43,15 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scratch = Path(folder)
         grounds = Grounds(scratch, shim.Shim(), {})
         grounds.prefixes = points.right_answers(grounds)
-        wanted = [start for start in points.starts(grounds) if options.start in {None, start.name}]
-        everything = [
-            (start, [point for point in points.points(start, tuple(options.action or ACTIONS)) if options.at in {None, point.at}])
-            for start in wanted
-        ]
-        for start in wanted:
+        chosen = []
+        for start in points.starts(grounds, options.start):
             print(f"{start.name}: {len(start.counted)} calls after {start.blocks} blocks", file=sys.stderr)
-        chosen = [(start, _thin(found, options.every, options.seed)) for start, found in everything]
-        tried, failures, words = _share(grounds, chosen, options.jobs)
+            found = [
+                point
+                for point in points.points(start, tuple(options.action or ACTIONS))
+                if options.at in {None, point.at} and point.at <= options.until
+            ]
+            chosen.append((start, found[options.seed % options.every :: options.every]))
+        tried, failures, words = _share(grounds, chosen, options.jobs, first=options.first)
     seconds = time.monotonic() - begun
     for (start_name, action), number in sorted(tried.items()):
         print(f"{start_name:<8} {action:<10} {number:>6}", file=sys.stderr)
@@ -65,12 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _thin(found: list[Point], every: int, seed: int) -> list[Point]:
-    return found[seed % every :: every]
-
-
 def _share(
-    grounds: Grounds, chosen: list[tuple[Start, list[Point]]], jobs: int
+    grounds: Grounds, chosen: list[tuple[Start, list[Point]]], jobs: int, *, first: bool
 ) -> tuple[Counter[tuple[str, str]], list[tuple[str, str]], Counter[str]]:
     """Goes through the points in several processes, each of which forks its own runs."""
     pipes: list[tuple[int, TextIO]] = []
@@ -79,7 +78,7 @@ def _share(
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _work(grounds, [(start, found[job::jobs]) for start, found in chosen], os.fdopen(writing, "w"), job)
+            _work(grounds, [(start, found[job::jobs]) for start, found in chosen], os.fdopen(writing, "w"), job, first=first)
         os.close(writing)
         pipes.append((child, os.fdopen(reading)))
     tried: Counter[tuple[str, str]] = Counter()
@@ -100,24 +99,26 @@ def _share(
     return tried, failures, words
 
 
-def _work(grounds: Grounds, chosen: list[tuple[Start, list[Point]]], pipe: TextIO, job: int) -> None:
+def _work(grounds: Grounds, chosen: list[tuple[Start, list[Point]]], pipe: TextIO, job: int, *, first: bool) -> None:
+    def report(point: Point, wrong: str, said: str) -> None:
+        print(json.dumps([point.start, point.action, str(point), wrong, said]), file=pipe, flush=True)
+        if wrong and first:
+            raise StopIteration
+
     status = 1
     try:
         own = Grounds(grounds.scratch / f"job-{job}", shim.Shim(), grounds.prefixes)
         # What every run would do first is done once; what is frozen is not copied by each child's garbage collector.
-        build_parser()
+        command_line = importlib.import_module("supervm_rt.cli.main")
+        parser = command_line.build_parser()
+        command_line.build_parser = lambda: parser  # type: ignore[attr-defined]
         gc.collect()
         gc.freeze()
         with pipe:
             for start, found in chosen:
-                points.go_through(
-                    own,
-                    start,
-                    found,
-                    lambda point, wrong, said: print(
-                        json.dumps([point.start, point.action, str(point), wrong, said]), file=pipe, flush=True
-                    ),
-                )
+                points.go_through(own, start, found, report)
+        status = 0
+    except StopIteration:
         status = 0
     finally:
         sys.stderr.flush()

@@ -155,26 +155,38 @@ def record(grounds: Grounds, name: str, base: Path, blocks: int) -> Start:
     return start
 
 
-def starts(grounds: Grounds) -> list[Start]:
-    """Runs that begin with nothing, and with what a kill in the middle of a transaction has left."""
+def starts(grounds: Grounds, wanted: str | None) -> Iterator[Start]:
+    """Runs that begin with nothing, and with what a kill in the middle of a transaction has left; a replay. Or one of them."""
     empty = grounds.scratch / "empty"
     empty.mkdir()
+    if wanted in {None, "replay"}:
+        yield _replayed(grounds, empty)
+    if wanted == "replay":
+        return
     fresh = record(grounds, "fresh", empty, 0)
+    if wanted in {None, "fresh"}:
+        yield fresh
+    if wanted in {None, "resumed"}:
+        yield _resumed(grounds, fresh)
+
+
+def _resumed(grounds: Grounds, fresh: Start) -> Start:
     middle = next(
         number
         for number, call in enumerate(fresh.counted, start=1)
         if call.kind == "W" and len(call.data) > 1000 and number > len(fresh.counted) * 3 // 5
     )
-    grounds.begin(empty)
-    in_child(lambda: grounds.run(0, "kill-half", middle))
+    grounds.begin(fresh.base)
+    if in_child(lambda: grounds.run(0, "kill-half", middle)).signal != SIGKILL:
+        raise Wrong("the run was not killed")
     killed = grounds.scratch / "killed"
     shutil.copytree(grounds.folder, killed)
     blocks = _answer(in_child(lambda: check_store(grounds.folder, grounds.prefixes, for_writing=False)))
-    return [fresh, record(grounds, "resumed", killed, blocks), _replayed(grounds, empty)]
+    return record(grounds, "resumed", killed, blocks)
 
 
 def _replayed(grounds: Grounds, empty: Path) -> Start:
-    """A replay of reorg sequences: there is nothing to go on with, so it meets errors only."""
+    """There is nothing to go on with, so it meets errors only."""
 
     def run() -> tuple[int, int, str]:
         status = replay.replay(grounds.shim, grounds.folder, grounds.vectors, grounds.output)

@@ -63,7 +63,7 @@ class _Cut(InProcessTransport):
 def prepare(told: Told | None, *, before: int = 0, sizes: Sequence[int] = SIZES) -> None:
     """Sets this process up for the workload. ``told`` gets the blocks stored so far, ``before`` included, once a batch is."""
     _Cut.sizes = sizes
-    supervisor.InProcessTransport = _Cut  # type: ignore[misc,attr-defined]
+    supervisor.InProcessTransport = _Cut  # type: ignore[attr-defined]
     database._LOG_BYTES = LOG_PAGES * schema.PAGE_SIZE  # type: ignore[misc]
     database._CACHE_KIBIBYTES = CACHE_PAGES * schema.PAGE_SIZE // 1024  # type: ignore[misc]
     if told is None:
