@@ -24,7 +24,7 @@ from tests.crash.points import ACTIONS, Grounds, Point, Start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The campaign."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(prog="tests.crash", description="Goes through the crash points of a run.")
     parser.add_argument("--action", action="append", choices=ACTIONS, help="only this; may be given again (default: all)")
     parser.add_argument("--start", choices=("fresh", "resumed", "replay"), help="only these runs (default: all)")
@@ -32,14 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--until", type=int, default=sys.maxsize, metavar="N", help="only the first N calls")
     parser.add_argument("--every", type=int, default=1, metavar="K", help="one of K points (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="which of the K")
+    parser.add_argument(
+        "--seeds", type=int, default=points.POWER_SEEDS, help="states tried for each place of a power cut (default: %(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one for each CPU)")
     parser.add_argument("--first", action="store_true", help="each process ends at its first failure")
     parser.add_argument("--words", action="store_true", help="show what runs that met an error said at the end")
     options = parser.parse_args(arguments)
-    if options.every < 1 or options.jobs < 1:
-        parser.error("--every and --jobs are 1 or more")
+    if min(options.every, options.jobs, options.seeds) < 1:
+        parser.error("--every, --jobs and --seeds are 1 or more")
     if not shim.preloaded():
         shim.start_again_with_it()
+    try:
+        return campaign(options)
+    except Wrong as error:
+        print(f"what the points are compared with is wrong itself: {error}", file=sys.stderr)
+        print(json.dumps({"executions": 0, "failures": 1, "detail": "undisturbed runs went wrong"}))
+        return 1
+
+
+def campaign(options: argparse.Namespace) -> int:
+    """Goes through the points that are asked for, and tells."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="supervm-crash-") as folder:
         scratch = Path(folder)
@@ -47,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grounds.prefixes = points.right_answers(grounds)
         chosen = []
         for start in points.starts(grounds, options.start):
-            print(f"{start.name}: {len(start.counted)} calls after {start.blocks} blocks", file=sys.stderr)
             found = [
                 point
-                for point in points.points(start, tuple(options.action or ACTIONS))
+                for point in points.points(start, tuple(options.action or ACTIONS), options.seeds)
                 if options.at in {None, point.at} and point.at <= options.until
             ]
+            print(f"{start.name}: {len(start.counted)} calls, {len(found)} points", file=sys.stderr)
             chosen.append((start, found[options.seed % options.every :: options.every]))
         tried, failures, words = _share(grounds, chosen, options.jobs, first=options.first)
     seconds = time.monotonic() - begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ class Grounds:
         self.vectors = scratch / "vectors"
         self.shim = shim
         self.prefixes = prefixes
+
+    def plain(self, words: str) -> str:
+        """Without the names of folders, which are others in every run."""
+        return re.sub(r"/supervm-replay-\w+", "", words.replace(str(self.folder), "..."))
 
     def begin(self, base: Path | None) -> None:
         """The folder becomes a copy of ``base``, or empty."""
@@ -199,8 +204,8 @@ def _replayed(grounds: Grounds, empty: Path) -> Start:
     return Start("replay", empty, 0, (Call("?", 0, 0, "", "", b""),) * calls, Disk(empty), answers)
 
 
-def points(start: Start, actions: tuple[str, ...]) -> Iterator[Point]:
-    """All of them, in order of their calls."""
+def points(start: Start, actions: tuple[str, ...], seeds: int) -> Iterator[Point]:
+    """All of them, in order of their calls; ``seeds`` states for each place of a power cut."""
     for number, call in enumerate(start.counted, start=1):
         for action in actions:
             if start.answers and action not in ERRORS:
@@ -210,7 +215,7 @@ def points(start: Start, actions: tuple[str, ...]) -> Iterator[Point]:
                 yield Point(start.name, action, number)
     if POWER in actions and not start.answers:
         for number in range(len(start.calls) + 1):
-            for seed in range(POWER_SEEDS):
+            for seed in range(seeds):
                 yield Point(start.name, POWER, number, seed)
 
 
@@ -219,8 +224,7 @@ def crash(grounds: Grounds, start: Start, point: Point) -> str:
     grounds.begin(start.base)
     grounds.shim.forget()
     if start.answers:
-        replayed: str = _answer(in_child(lambda: _replay(grounds, start, point)))
-        return replayed
+        return grounds.plain(_answer(in_child(lambda: _replay(grounds, start, point))))
     if point.action in KILLS:
         killed = in_child(lambda: grounds.run(start.blocks, point.action, point.at))
         if killed.signal != SIGKILL:
@@ -241,8 +245,7 @@ def crash(grounds: Grounds, start: Start, point: Point) -> str:
         grounds.go_on()
         return words
 
-    words: str = _answer(in_child(survive))
-    return words
+    return grounds.plain(_answer(in_child(survive)))
 
 
 def _replay(grounds: Grounds, start: Start, point: Point) -> str:
