@@ -41,6 +41,8 @@ def check(status: int, folder: Path, output: Path, right: str, what: str) -> str
         raise Wrong(f"it answered with a traceback: {err[-2000:]}")
     if not what.startswith("unlink") and any(folder.iterdir()):
         raise Wrong(f"left behind: {', '.join(path.name for path in folder.iterdir())}")
+    if "the answer cannot be written" in err:
+        raise Wrong(f"it blames its output, which was not in the way: {err}")
     if status == 0 and out == right and not err:
         return ""
     if status != 1 or not right.startswith(out) or not err.startswith("supervm-rt: ") or err.count("\n") != 1:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervm_rt.chain.vectors import VectorError
+from supervm_rt.errors import StoreError
 from supervm_rt.store import replay
 from tests.chain.support import replay_in_memory
 from tests.data import needs_data
@@ -120,3 +121,9 @@ def test_many_lines_are_replayed_as_they_come() -> None:
 
     answers = list(islice(replay(endless()), 5000))  # type: ignore[arg-type]
     assert answers[-1]["events"] == [["new", "5000"], ["final", "4994"]]
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(StoreError, match="cannot make a temporary folder for the replay"):
+        list(replay(['{"mode": "follow", "final_depth": null, "orphans": 0}']))

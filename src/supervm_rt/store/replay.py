@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from supervm_rt.chain.types import Outcome
 from supervm_rt.ir.translator import BlockClaims, BlockRefused, TranslatedBlock
 from supervm_rt.model.chain import ForkMode, Reason, Verdict
 from supervm_rt.store.database import Store
+from supervm_rt.store.faults import from_system
 from supervm_rt.store.inputs import BlockInput, FinalInput, Input, ReorgInput
 from supervm_rt.store.mirror import Mirror
 
@@ -35,11 +37,11 @@ class _Opaque:
 def replay(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Answers each input line, in order, with an object ready for ``json.dumps``; see ``chain.vectors`` for both formats.
 
-    Raises VectorError at the line that cannot be read, when those before it were answered. Closing the iterator removes the
-    folder.
+    Raises VectorError at the line that cannot be read, when those before it were answered; StoreError where the folder or the
+    store in it cannot be written. Closing the iterator removes the folder.
     """
     setup, inputs = vectors.read_vectors(lines)
-    with tempfile.TemporaryDirectory(prefix="supervm-replay-") as folder:
+    with _temporary_folder() as folder:
         path = Path(folder) / "replay.store"
 
         def reopen() -> tuple[Store, Mirror]:
@@ -63,6 +65,15 @@ def replay(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 yield vectors.render_outcome(input_, outcome, mirror.tip)
         finally:
             store.close()
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        # By the time it is removed all is answered: that it cannot be is no failure of the replay.
+        return tempfile.TemporaryDirectory(prefix="supervm-replay-", ignore_cleanup_errors=True)
+    except OSError as error:
+        folder = Path(error.filename or os.environ.get("TMPDIR", "/tmp"))
+        raise from_system(error, folder, "make a temporary folder for the replay,") from error
 
 
 def _as_input(input_: vectors.BlockInput | vectors.FinalInput | vectors.ReorgInput) -> Input:
