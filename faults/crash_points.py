@@ -60,19 +60,11 @@ FAULTS: tuple[Fault, ...] = (
         caught_by=(*_FRESH, "--every", "2", "--action", "kill"),
     ),
     Fault(
-        name="later-batch-after-a-failed-one",
-        meaning="after a batch that was not stored the next one is, and the position moves past the hole",
-        file="src/supervm_rt/runtime/supervisor.py",
-        old="or self._pipeline is None or self._uncommitted:",
-        new="or self._pipeline is None:",
-        caught_by=(*_FRESH, "--every", "9", "--action", "enospc"),
-    ),
-    Fault(
         name="torn-lock-file-in-the-way",
         meaning="a lock file that a crash left half written keeps every later run away",
         file="src/supervm_rt/store/lock.py",
-        old='found.replace(b"\\0", b"").removesuffix(b"\\n")',
-        new='found.removesuffix(b"\\n")',
-        caught_by=(*_FRESH, "--every", "9", "--action", "power-cut"),
+        old='    digits = found.replace(b"\\0", b"").removesuffix(b"\\n")\n',
+        new='    digits = found[:-1] if found.endswith(b"\\n") or not found else b"-"\n',
+        caught_by=(*_FRESH, "--until", "20", "--action", "kill-half"),
     ),
 )

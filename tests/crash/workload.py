@@ -26,7 +26,7 @@ BLOCKS: Final = ROOT / "src/supervm_rt/demo/sample-chain/blocks"
 CHAIN: Final = "bitcoin"
 PLUGIN: Final = "org.supervm.bitcoin-blockfiles"
 STORE: Final = "store.db"
-SIZES: Final = (1, 12, 130, 40, 3, 60, 25, 55)
+SIZES: Final = (1, 12, 130, 40, 3, 60, 25, 50, 5)
 """Blocks of each transaction, over and over."""
 LOG_PAGES: Final = 16
 CACHE_PAGES: Final = 12
