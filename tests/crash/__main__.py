@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -43,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--every, --jobs and --seeds are 1 or more")
     if not shim.preloaded():
         shim.start_again_with_it()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return campaign(options)
+    except KeyboardInterrupt:
+        return 1
     except Wrong as error:
         print(f"what the points are compared with is wrong itself: {error}", file=sys.stderr)
         print(json.dumps({"executions": 0, "failures": 1, "detail": "undisturbed runs went wrong"}))
@@ -97,8 +101,9 @@ def _share(
     tried: Counter[tuple[str, str]] = Counter()
     failures: list[tuple[str, str]] = []
     words: Counter[str] = Counter()
-    for child, pipe in pipes:
-        with pipe:
+    statuses: list[int] = []
+    try:
+        for _, pipe in pipes:
             for line in pipe:
                 start, action, point, wrong, said = json.loads(line)
                 tried[start, action] += 1
@@ -106,9 +111,16 @@ def _share(
                     failures.append((point, wrong))
                 if said:
                     words[said] += 1
-        _, status = os.waitpid(child, 0)
-        if status != 0:
-            raise Wrong(f"a process of the campaign ended with status {status}")
+    except BaseException:
+        for child, _ in pipes:
+            os.kill(child, signal.SIGTERM)
+        raise
+    finally:
+        for child, pipe in pipes:
+            pipe.close()
+            statuses.append(os.waitpid(child, 0)[1])
+    if any(statuses):
+        raise Wrong(f"processes of the campaign ended with the statuses {statuses}")
     return tried, failures, words
 
 

@@ -44,10 +44,13 @@ def in_child(function: Callable[[], Any]) -> Ended:
         finally:
             os._exit(0)
     os.close(writing)
-    said, hung = _read(reading)
-    if hung:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    hung = True
+    try:
+        said, hung = _read(reading)
+    finally:
+        if hung:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
     if hung:
         return Ended(0, None, f"it hung for {DEADLINE:g} s")
     if os.WIFSIGNALED(status):

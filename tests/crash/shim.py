@@ -46,7 +46,7 @@ def preloaded() -> bool:
 
 def start_again_with_it() -> None:
     """Replaces this process by one that has the library, with the same arguments."""
-    os.environ["LD_PRELOAD"] = str(library())
+    os.environ["LD_PRELOAD"] = ":".join(filter(None, [os.environ.get("LD_PRELOAD", ""), str(library())]))
     os.execv(sys.executable, [sys.executable, "-m", "tests.crash", *sys.argv[1:]])
 
 
