@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import TextIO
 
 from tests.crash import points, shim
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", choices=("fresh", "resumed", "replay"), help="only these runs (default: all)")
     parser.add_argument("--at", type=int, help="only this call")
     parser.add_argument("--until", type=int, default=sys.maxsize, metavar="N", help="only the first N calls")
-    parser.add_argument("--every", type=int, default=1, metavar="K", help="one of K points (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="which of the K")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="one of K parts of the points (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="which part of the K")
     parser.add_argument(
         "--seeds", type=int, default=points.POWER_SEEDS, help="states tried for each place of a power cut (default: %(default)s)"
     )
@@ -70,6 +71,8 @@ def campaign(options: argparse.Namespace) -> int:
                 if options.at in {None, point.at} and point.at <= options.until
             ]
             print(f"{start.name}: {len(start.counted)} calls, {len(found)} points", file=sys.stderr)
+            # Shuffled, always in the same way, so that a part has points of every action; the parts of all seeds are the whole.
+            Random(0).shuffle(found)
             chosen.append((start, found[options.seed % options.every :: options.every]))
         tried, failures, words = _share(grounds, chosen, options.jobs, first=options.first)
     seconds = time.monotonic() - begun
