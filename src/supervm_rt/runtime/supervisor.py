@@ -342,6 +342,7 @@ class PluginSupervisor:
             # Not to be cancelled half-way: a batch that was taken and not committed would be a hole below the next position.
             with trio.CancelScope(shield=True):
                 await self._take(received)
+            del received  # its frames hold their place, and the plugin's payloads, which it may wait for
 
     async def _take(self, received: Received) -> None:
         assert self._registration is not None
