@@ -1,0 +1,84 @@
+"""What the tests of misbehaving plugins share: the runtime with a neighbour, and a count of all that could be left."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from supervm_rt import Deadlines, PluginConfig, PluginStatus, Runtime
+from supervm_rt._abi import slots_in_use
+from tests.misbehaving.expectations import Case
+from tests.runtime.support import MakePlugin
+
+PLUGIN = "org.example.misbehaving"
+SOURCES = Path(__file__).parent / "plugins"
+NEIGHBOUR_BLOCKS = 100
+SHORT = Deadlines(load=3, init=1, start=1, stop=1)
+
+MakeMisbehaving = Callable[[Case], Path]
+
+
+def neighbour(folder: Path, name: str) -> PluginConfig:
+    """A plugin that behaves, on a chain of its own."""
+    return PluginConfig(path=folder, settings={"act": "publish"}, name=name, chain=name)
+
+
+async def until(runtime: Runtime, plugin: str, condition: Callable[[PluginStatus], bool], seconds: float = 30) -> None:
+    """Waits until the plugin's status is as wanted; fails where it does not become so."""
+    with trio.fail_after(seconds):
+        while not condition(runtime.plugins[plugin]):
+            await trio.sleep(0.005)
+
+
+async def mirrors_all(runtime: Runtime, name: str) -> None:
+    """Waits until the neighbour of this name has said all, and finds each of its blocks."""
+    await until(runtime, name, lambda status: status.idle)
+    assert runtime.chains[name].blocks == NEIGHBOUR_BLOCKS
+    assert runtime.chains[name].rejections == 0
+
+
+async def add_neighbour(runtime: Runtime, make_plugin: MakePlugin, name: str) -> None:
+    """Shows that the host still loads, runs and mirrors."""
+    await runtime.add(neighbour(make_plugin(), name))
+    await mirrors_all(runtime, name)
+
+
+def leftovers(temporary: Path) -> Counter[str]:
+    """What a plugin could leave behind, counted by kind. The difference between two of these is what was left."""
+    found: Counter[str] = Counter()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the descriptor of this very listing
+            found["descriptors"] += link.readlink() != Path(f"/proc/{os.getpid()}/fd")
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            found["threads"] += (task / "comm").read_text().startswith("svm-")
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):  # a process that ended meanwhile
+            found["children"] += f"\nPPid:\t{os.getpid()}\n" in status.read_text()
+    found["mappings"] = Path("/proc/self/maps").read_text().count("memfd")
+    found["slots"] = slots_in_use()
+    found["files"] = len(list(temporary.iterdir()))
+    return found
+
+
+def process_state() -> dict[str, object]:
+    """What belongs to the whole process and a plugin can change."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_char_p
+    libc.setlocale.restype = ctypes.c_char_p
+    umask = os.umask(0)
+    os.umask(umask)
+    ignored = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("SigIgn"))
+    return {
+        "directory": str(Path.cwd()),
+        "umask": umask,
+        "environment": libc.getenv(b"MISBEHAVING"),
+        "locale": libc.setlocale(6, None),  # LC_ALL
+        "signals": ignored,
+    }
