@@ -13,7 +13,7 @@ installed := build/.installed-$(here)
 proving := build/.proving-$(here)
 sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
-.PHONY: help run test test-nodes test-crash test-sanitize models lint build plugins nodes sample-chain wheel clean $(plugins)
+.PHONY: help run test test-nodes test-crash test-sanitize test-faults models lint build plugins nodes sample-chain wheel clean $(plugins)
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,9 @@ fuzz: $(proving) $(plugins)  ## campaigns that try to break it, for MINUTES in a
 
 fuzz-coverage: $(proving)  ## the branches of the parser and the ring that the byte fuzzers reach
 	$(bin)/python -m fuzz.coverage
+
+test-faults: build  ## puts each deliberate fault into a copy of the project and shows that a test notices it
+	$(bin)/python -m faults $(FAULTS)
 
 lint: build
 	$(bin)/ruff check --quiet .

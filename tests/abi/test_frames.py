@@ -436,6 +436,27 @@ def test_a_broken_record_is_an_error_and_not_read(loaded: Loaded, offset: int, t
     assert bytes(good) == b"good"
 
 
+def test_a_ring_is_filled_to_its_last_line_and_no_further(loaded: Loaded) -> None:
+    lines = (1 << 16) // 64
+    for height in range(lines):
+        assert loaded.host.try_publish(block_of(height=height)) == OK
+    assert loaded.host.try_publish(block_of(height=lines)) == WOULD_BLOCK
+    assert [frame.height for frame in loaded.frames()] == list(range(lines))
+
+
+def test_a_head_beyond_the_ring_is_not_believed_where_sound_records_lie(loaded: Loaded) -> None:
+    _, place = loaded.host.reserve(0)
+    assert loaded.host.abandon() == OK
+    lines = (1 << 16) // 64
+    for height in range(lines):
+        assert loaded.host.try_publish(block_of(height=height)) == OK
+    assert len(loaded.frames()) == lines
+    c.c_uint64.from_address(place - 64 - 2 * PAGE).value = 2 * (1 << 16) + 64
+    with pytest.raises(PluginError, match="broke its ring"):
+        loaded.plugin.read(2 * lines)
+    assert loaded.plugin.statistics().frames == lines
+
+
 @pytest.mark.parametrize("head", [1, 63, 64 * 3, (1 << 16) + 256, 2**64 - 64, 2**63])
 def test_a_broken_head_is_an_error_and_not_believed(loaded: Loaded, head: int) -> None:
     _, place = loaded.host.reserve(4)

@@ -66,6 +66,8 @@ INVALID = [
     ("BC1QR508D6QEJXTDG4Y5R3ZARVARYV98GJ9P", "16 bytes are no program of witness version 0"),
     ("bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7v07qwwzcrf", "padding"),
     ("bc1gmk9yu", "too short"),
+    # 256 bits, four to fill up: the last is not zero
+    ("bc1pqqqsyqcyq5rqwzqfpg9scrgwpugpzysnzs23v9ccrydpk8qarc034zlwws", "padding"),
     # BIP 173
     ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5", "checksum"),
     ("bc1zw508d6qejxtdg4y5r3zarvaryvqyzf3du", "checksum"),

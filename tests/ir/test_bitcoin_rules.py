@@ -93,6 +93,11 @@ PARTS = SOUND.stripped()
         pytest.param(b"\x01" + PARTS[:4] + b"\xfd\x01\x00" + PARTS[5:], id="count of inputs"),
         pytest.param(b"\x01" + PARTS[:41] + b"\xfd\x03\x00" + PARTS[42:], id="length of a script"),
         pytest.param(b"\x01" + PARTS[:49] + b"\xfd\x01\x00" + PARTS[50:], id="count of outputs"),
+        pytest.param(b"\x01" + PARTS[:41] + b"\xfd\xfc\x00" + bytes(300), id="the largest that fits one byte"),
+        pytest.param(b"\x01" + PARTS[:41] + b"\xfe\xff\xff\x00\x00" + bytes(70_000), id="the largest that fits three bytes"),
+        pytest.param(
+            b"\x01" + PARTS[:41] + b"\xff\xff\xff\xff\xff\x00\x00\x00\x00" + bytes(300), id="the largest that fits five bytes"
+        ),
     ],
 )
 def test_numbers_that_are_not_in_their_shortest_form_are_malformed(body: bytes) -> None:
@@ -381,6 +386,7 @@ def test_checks_are_made_in_the_nodes_order() -> None:
         (b"\x02\x2c\x01", 1, None),
         (b"\x02\x2c\x01", -1, None),
         (b"\x01\x05", 2, None),
+        (b"\x01\x10", 2, None),
         (b"\x01\x80", 2, None),
         (b"\x02\x7f\x00", 2, None),
         (b"\x03\x2c\x01\x00", 2, None),

@@ -99,6 +99,12 @@ def test_a_last_block_may_end_in_zeros(blockfiles: Path, folder: BlocksFolder, z
     assert read(blockfiles, folder).payloads() == [payload(0), last]
 
 
+def test_a_last_block_may_end_in_many_zeros_where_the_file_ends_with_it(blockfiles: Path, folder: BlocksFolder) -> None:
+    last = payload(1) + bytes(1000)
+    folder.append(0, record(payload(0)) + record(last))
+    assert read(blockfiles, folder).payloads() == [payload(0), last]
+
+
 def test_a_block_of_zeros_with_something_behind_it(blockfiles: Path, folder: BlocksFolder) -> None:
     folder.append(0, record(bytes(5000)) + record(payload(0)), preallocate=CHUNK)
     assert read(blockfiles, folder).payloads() == [bytes(5000), payload(0)]

@@ -90,6 +90,21 @@ def test_another_input_gives_another_digest(other: list[Input]) -> None:
     assert digest_of(other) != digest_of(BASE)
 
 
+def test_other_ir_of_the_same_bytes_gives_another_digest() -> None:
+    first = block("a", "x", 0)
+    other = replace(first, translated=replace(first.translated, ir=b"other IR"))
+    assert digest_of([other]) != digest_of([first])
+
+
+def test_another_history_of_the_same_blocks_gives_another_digest() -> None:
+    """Both end at b, after as many steps; on the way there one of them was at c, the other at d."""
+    rules = replace(HEAVIEST, mode=ForkMode.FOLLOW)
+    siblings = {name: block(name, "a", 1) for name in "bcd"}
+    begin = [block("a", "x", 0), *siblings.values()]
+    histories = [[*begin, *(siblings[name] for name in names)] for names in ("bcb", "cdb")]
+    assert digest_of(histories[0], rules) != digest_of(histories[1], rules)
+
+
 def test_the_mode_counts() -> None:
     longest = replace(HEAVIEST, mode=ForkMode.LONGEST)
     assert digest_of(line("a b", "x", 0), longest) != digest_of(line("a b", "x", 0), HEAVIEST)

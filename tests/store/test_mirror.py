@@ -96,6 +96,13 @@ def test_a_batch_is_stored_whole(store: Store) -> None:
     assert (counts.reorgs, counts.deepest_reorg, counts.bytes, counts.waiting) == (1, 2, 600, 0)
 
 
+def test_what_is_acknowledged_has_reached_the_disk(store: Store) -> None:
+    """SQLite waits for the disk at each commit (FULL), not only at each checkpoint."""
+    with store.transaction() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_a_batch_that_fails_leaves_nothing_and_breaks_the_mirror(store: Store, path: Path) -> None:
     mirror = dev_mirror(store)
     mirror.apply(PLUGIN, line("a b", "x", 0))

@@ -54,8 +54,10 @@ SUPERVM_EXPORT int plugin_init(void *vtable)
 {
     host = vtable;
     sink = host->host_get_extension(SUPERVM_BLOCK_SINK_1);
-    if (frees > 1)
+#ifdef FREES
+    if (frees != FREES)
         return 77;
+#endif
     return INIT_ANSWER;
 }
 
