@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import pkgutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -124,5 +125,12 @@ def _ended(ended: trial.Trial) -> str:
     return f"ended, but not as a test fails:\n{ended.output}"
 
 
+def _end(number: int, frame: object) -> None:
+    """Unwinds, so that the running command is ended and the copy put right."""
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     sys.exit(main())
