@@ -47,7 +47,7 @@ fuzz: $(proving) $(plugins)  ## campaigns that try to break it, for MINUTES in a
 fuzz-coverage: $(proving)  ## the branches of the parser and the ring that the byte fuzzers reach
 	$(bin)/python -m fuzz.coverage
 
-test-faults: build  ## puts each deliberate fault into a copy of the project and shows that a test notices it
+test-faults: $(proving) $(plugins)  ## puts each deliberate fault into a copy of the project and shows that a test notices it
 	$(bin)/python -m faults $(FAULTS)
 
 lint: build

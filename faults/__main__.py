@@ -119,7 +119,7 @@ def _ended(ended: trial.Trial) -> str:
     if ended.status == "passed":
         return "passes"
     if ended.status == "hung":
-        return f"did not end within {trial.DEADLINE_SECONDS:g} s"
+        return f"did not end within {ended.seconds:.0f} s"
     if ended.status == "failed":
         return f"fails: {ended.by}\n{ended.output}"
     return f"ended, but not as a test fails:\n{ended.output}"

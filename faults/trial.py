@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 DEADLINE_SECONDS = 180.0
-"""For a whole command. A test that hangs has to be failed by its own timeout, well before."""
+"""For a whole run of pytest. A test that hangs has to be failed by its own timeout, well before."""
+CAMPAIGN_SECONDS = 600.0
+"""For anything else: a campaign says itself how long it takes; a sanitizer's build takes its time."""
 TEST_SECONDS = 30
 PYTEST_OPTIONS = (
     "--quiet",
@@ -27,6 +30,9 @@ PYTEST_OPTIONS = (
     "-o",
     f"timeout={TEST_SECONDS}",
 )
+
+
+SANITIZED = re.compile(r"extension: pytest ended with status (-?[0-9]+); ([0-9]+) processes had something reported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Trial:
     """The end of what it printed."""
 
 
-def run(command: tuple[str, ...], tree: Path, *, deadline: float = DEADLINE_SECONDS, bytecode: bool = False) -> Trial:
+def run(command: tuple[str, ...], tree: Path, *, bytecode: bool = False) -> Trial:
     """Runs ``python -m command`` in the tree, against its sources. ``bytecode``: may be written, because the tree is sound."""
     is_pytest = command[0] == "pytest"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / "src"), str(tree)])}
@@ -64,7 +70,7 @@ def run(command: tuple[str, ...], tree: Path, *, deadline: float = DEADLINE_SECO
                 start_new_session=True,
             )
             try:
-                code: int | None = process.wait(deadline)
+                code: int | None = process.wait(DEADLINE_SECONDS if is_pytest else CAMPAIGN_SECONDS)
             except subprocess.TimeoutExpired:
                 code = None
             finally:
@@ -103,12 +109,16 @@ def _judge_pytest(code: int, report: Path) -> tuple[str, str]:
 
 
 def _judge_campaign(code: int, said: str, name: str) -> tuple[str, str]:
-    """A campaign's last line is JSON with ``executions``, ``failures`` and ``detail``."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    try:
-        failures = json.loads(lines[-1])["failures"]
-    except (IndexError, ValueError, KeyError, TypeError):
-        return "broken", ""
-    if code == 1 and failures:
+    """A campaign's last line is JSON with ``executions``, ``failures`` and ``detail``; the sanitizers' says what they found."""
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
+    sanitized = SANITIZED.fullmatch(last)
+    if sanitized is not None:
+        found = sanitized[1] == "1" or sanitized[2] != "0"
+    else:
+        try:
+            found = bool(json.loads(last)["failures"])
+        except (ValueError, KeyError, TypeError):
+            return "broken", ""
+    if code == 1 and found:
         return "failed", name
-    return ("passed", "") if code == 0 and not failures else ("broken", "")
+    return ("passed", "") if code == 0 and not found else ("broken", "")
