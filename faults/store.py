@@ -41,7 +41,7 @@ FAULTS = (
         DATABASE,
         'if connection.in_transaction:\n                        connection.execute("ROLLBACK")',
         'if connection.in_transaction:\n                        connection.execute("COMMIT")',
-        ("pytest", "tests/store/test_full.py"),
+        ("pytest", "tests/store/test_mirror.py::test_a_transaction_that_fails_after_it_wrote_leaves_nothing"),
     ),
     Fault(
         "broken-mirror-goes-on",

@@ -103,6 +103,16 @@ def test_what_is_acknowledged_has_reached_the_disk(store: Store) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_a_transaction_that_fails_after_it_wrote_leaves_nothing(store: Store) -> None:
+    row = ("half", "dev", "", "heaviest", 0, None, 5)
+    with pytest.raises(RuntimeError), store.transaction() as connection:
+        connection.execute(
+            "INSERT INTO chains (name, family, network, mode, holes, final_depth, orphan_limit) VALUES (?, ?, ?, ?, ?, ?, ?)", row
+        )
+        raise RuntimeError
+    assert store.chains() == []
+
+
 def test_a_batch_that_fails_leaves_nothing_and_breaks_the_mirror(store: Store, path: Path) -> None:
     mirror = dev_mirror(store)
     mirror.apply(PLUGIN, line("a b", "x", 0))
