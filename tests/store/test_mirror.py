@@ -104,12 +104,15 @@ def test_what_is_acknowledged_has_reached_the_disk(store: Store) -> None:
 
 
 def test_a_transaction_that_fails_after_it_wrote_leaves_nothing(store: Store) -> None:
-    row = ("half", "dev", "", "heaviest", 0, None, 5)
-    with pytest.raises(RuntimeError), store.transaction() as connection:
-        connection.execute(
-            "INSERT INTO chains (name, family, network, mode, holes, final_depth, orphan_limit) VALUES (?, ?, ?, ?, ?, ?, ?)", row
-        )
-        raise RuntimeError
+    columns, row = "name, family, network, mode, holes, orphan_limit", ("half", "dev", "", "heaviest", 0, 5)
+
+    def write_and_fail() -> None:
+        with store.transaction() as connection:
+            connection.execute(f"INSERT INTO chains ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
     assert store.chains() == []
 
 
