@@ -120,6 +120,12 @@ cdef class SealedLibrary:
             os.close(self.fd)
 
 
+cdef bytes tail(frame_core *core, Py_ssize_t offset, Py_ssize_t length):
+    if length == 0:
+        return b""
+    return PyBytes_FromStringAndSize(<const char *>frame_tails(core) + offset, length)
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(8192)
@@ -137,11 +143,6 @@ cdef class Frame:
 
     def __dealloc__(self):
         frame_drop(&self.core)
-
-    cdef bytes tail(self, Py_ssize_t offset, Py_ssize_t length):
-        if length == 0:
-            return b""
-        return PyBytes_FromStringAndSize(<const char *>frame_tails(&self.core) + offset, length)
 
     @property
     def kind(self):
@@ -162,23 +163,23 @@ cdef class Frame:
 
     @property
     def hash(self):
-        return self.tail(0, self.core.header.hash_length)
+        return tail(&self.core, 0, self.core.header.hash_length)
 
     @property
     def parent(self):
-        return self.tail(self.core.header.hash_length, self.core.header.parent_length)
+        return tail(&self.core, self.core.header.hash_length, self.core.header.parent_length)
 
     @property
     def weight(self):
         if self.core.header.weight_length == 0:
             return None
         offset = self.core.header.hash_length + self.core.header.parent_length
-        return int.from_bytes(self.tail(offset, self.core.header.weight_length), "little")
+        return int.from_bytes(tail(&self.core, offset, self.core.header.weight_length), "little")
 
     @property
     def position(self):
         offset = self.core.header.hash_length + self.core.header.parent_length + self.core.header.weight_length
-        return self.tail(offset, self.core.header.position_length)
+        return tail(&self.core, offset, self.core.header.position_length)
 
     @property
     def to_height(self):

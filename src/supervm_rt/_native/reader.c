@@ -182,7 +182,7 @@ int reader_next(struct reader *reader, struct frame_core *frame)
     }
     position += frame->header.total_length;
     /* Records are often alike in size. A wrong guess costs nothing. */
-    __builtin_prefetch(ring_at(&reader->ring, position + 7 * frame->header.total_length));
+    __builtin_prefetch(ring_at(&reader->ring, position + 16 * frame->header.total_length));
     reader->ring.read_position = position;
     frame->reader = reader;
     frame->record = record;
