@@ -296,6 +296,26 @@ def test_what_a_failure_of_the_machine_left_of_a_creation_goes_with_the_next_ope
     assert set(contents(filled.parent)) == {filled.name, filled.name + ".lock"}
 
 
+def test_a_new_store_is_on_the_disk_before_it_gets_its_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a failure of the machine could leave a store that is empty."""
+    steps: list[tuple[str, int]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_fsync(descriptor: int) -> None:
+        steps.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def note_rename(self: Path, target: Path) -> Path:
+        steps.append(("rename", self.stat().st_ino))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    Store.open(path).close()
+    store, folder = path.stat().st_ino, path.parent.stat().st_ino
+    assert steps == [("sync", store), ("rename", store), ("sync", folder)]
+
+
 @pytest.mark.parametrize("name", ["with space", "per%20cent", "what?x=1&mode=ro", "#hash", ":memory:", "ünïcode", "a'b\"c"])
 def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     fill(tmp_path / name, chain_of(2))

@@ -274,18 +274,18 @@ def _create(path: Path) -> None:
         with seam(path):
             connection = sqlite3.connect(f"{draft.as_uri()}?mode=rwc", uri=True, isolation_level=None)
             try:
+                # A draft that a failure leaves behind is made anew: it needs no journal, and one sync at its end.
+                connection.execute("PRAGMA journal_mode = MEMORY")
+                connection.execute("PRAGMA synchronous = OFF")
                 connection.execute(f"PRAGMA page_size = {schema.PAGE_SIZE}")
                 connection.execute("PRAGMA auto_vacuum = NONE")
                 schema.create_tables(connection)
                 connection.execute("PRAGMA journal_mode = WAL")
             finally:
                 connection.close()
+        _sync(draft, os.O_RDONLY)
         draft.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except BaseException as error:
         with contextlib.suppress(OSError):
             _discard_draft(path)
@@ -303,6 +303,14 @@ def _discard_draft(path: Path) -> None:
     draft = _draft(path)
     for suffix in ("", "-wal", "-shm", "-journal"):
         draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+
+
+def _sync(path: Path, flags: int) -> None:
+    opened = os.open(path, flags)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _connect_writer(path: Path, *, max_bytes: int | None, durable: bool) -> sqlite3.Connection:
