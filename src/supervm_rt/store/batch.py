@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 
 from supervm_rt.chain.types import Candidate
 from supervm_rt.ir.translator import TranslatedBlock
@@ -15,6 +15,9 @@ from supervm_rt.store.inputs import Buffer
 from supervm_rt.store.schema import SECTION_ROWS, StateCode
 
 TRANSACTION_ID_BYTES = 32
+
+_ROWS_AT_ONCE = 64
+"""Rows of the transaction index in one statement: a call for each row costs a third of the insertion."""
 
 
 @dataclass(slots=True)
@@ -132,12 +135,17 @@ class Batch:
         rows: list[tuple[int, int, int]] = []
         for block, ids in self._newly_connected():
             prefixes = transaction_prefixes(ids)
-            rows += zip(prefixes, repeat(block), range(len(prefixes)), strict=False)
+            rows += zip(prefixes, itertools.repeat(block), range(len(prefixes)), strict=False)
         # In the order of the index, each page is visited once.
         rows.sort()
         section = totals.indexed // SECTION_ROWS
         totals.indexed += len(rows)
-        self.connection.executemany(f"INSERT INTO transactions VALUES ({self.chain}, {section}, ?, ?, ?)", rows)
+        row = f"({self.chain}, {section}, ?, ?, ?)"
+        whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+        values = itertools.chain.from_iterable(rows[:whole])
+        statement = f"INSERT INTO transactions VALUES {', '.join([row] * _ROWS_AT_ONCE)}"
+        self.connection.executemany(statement, zip(*[values] * (3 * _ROWS_AT_ONCE), strict=True))
+        self.connection.executemany(f"INSERT INTO transactions VALUES {row}", rows[whole:])
 
     def _newly_connected(self) -> Iterator[tuple[int, bytes]]:
         for block in sorted(self.connected):
