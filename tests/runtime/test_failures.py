@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import subprocess
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from supervm_rt._abi import slots_in_use
 from supervm_rt.errors import LoadError, PluginError
 from supervm_rt.ir.dev import DevTranslator
 from supervm_rt.ir.translator import BlockClaims, TranslatedBlock
+from supervm_rt.store import Applied, Input, Mirror
 from supervm_rt.transports.interface import Received
 from supervm_rt.transports.native import in_process
 from supervm_rt.transports.native.in_process import InProcessTransport
@@ -316,6 +319,46 @@ def test_after_a_batch_that_was_not_committed_none_is(
             assert "its supervision failed" in failure(runtime)
 
     trio.run(main)
+    with supervm_rt.Store.open(node.store, read_only=True) as store:
+        assert store.chain("dev").tip() is None
+        assert store.position(ACTOR, "dev") is None
+
+
+def test_a_batch_that_is_ready_is_dropped_where_the_one_before_fails(
+    node: Node, make_plugin: MakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second batch is translated while the first is committed, and the first fails: nothing of either is stored."""
+    translate, apply = DevTranslator.translate, Mirror.apply
+    translating = threading.Condition()
+    heights = [0]
+    batches: list[int] = []
+
+    def watch(self: DevTranslator, claims: BlockClaims) -> TranslatedBlock:
+        with translating:
+            heights.append(claims.height or 0)
+            translating.notify()
+        return translate(self, claims)
+
+    def stumble(self: Mirror, plugin: str, inputs: Sequence[Input]) -> list[Applied]:
+        batches.append(len(inputs))
+        if len(batches) > 1:
+            return apply(self, plugin, inputs)
+        with translating:
+            assert translating.wait_for(lambda: heights[-1] > len(inputs), 20)
+        raise RuntimeError("a fault of the store")
+
+    monkeypatch.setattr(DevTranslator, "translate", watch)
+    monkeypatch.setattr(Mirror, "apply", stumble)
+    monkeypatch.setattr(in_process, "MAX_FRAMES", 100)
+
+    async def main() -> None:
+        async with node.open(actor(make_plugin(), "flood")) as runtime:
+            with trio.fail_after(30):
+                await runtime.wait_idle()
+            assert "a fault of the store" in failure(runtime)
+
+    trio.run(main)
+    assert len(batches) == 1
     with supervm_rt.Store.open(node.store, read_only=True) as store:
         assert store.chain("dev").tip() is None
         assert store.position(ACTOR, "dev") is None

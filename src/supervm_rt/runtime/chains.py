@@ -45,6 +45,14 @@ class ChainSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Translated:
+    """One batch, ready to be committed. It holds the memory of its frames."""
+
+    inputs: Sequence[Input]
+    raw_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ingested:
     """What became of one batch."""
 
@@ -54,7 +62,8 @@ class Ingested:
 
 
 class ChainPipeline:
-    """Translates and commits batches, one at a time, in the order in which they came."""
+    """Translates and commits batches. Each is committed by itself, in the order in which they came; while one is, another may be
+    translated, which depends on its bytes alone."""
 
     def __init__(self, mirror: Mirror, translator: Translator, sink: EventSink, store_turn: trio.Lock) -> None:
         """``store_turn`` is shared by all chains of a store: it has one writer."""
@@ -66,12 +75,17 @@ class ChainPipeline:
         self._store_turn = store_turn
         self.summary = ChainSummary(chain=mirror.name, tip=mirror.tip, final=mirror.final)
 
-    async def ingest(self, registration: Registration, frames: Sequence[Frame]) -> Ingested:
-        """Commits a batch, wholly or not at all. Raises StoreError; the chain then takes nothing more."""
+    async def translate(self, frames: Sequence[Frame]) -> Translated:
+        """Parses and verifies a batch."""
         inputs = await trio.to_thread.run_sync(translate_frames, self.translator, frames)
+        return Translated(inputs, raw_bytes=sum(map(len, frames)))
+
+    async def commit(self, registration: Registration, batch: Translated) -> Ingested:
+        """Commits a batch, wholly or not at all. Raises StoreError; the chain then takes nothing more."""
+        inputs = batch.inputs
         async with self._store_turn:
             applied = await trio.to_thread.run_sync(self._mirror.apply, registration.plugin, inputs)
-        self.summary.raw_bytes += sum(map(len, frames))
+        self.summary.raw_bytes += batch.raw_bytes
         before = self.summary.rejections
         for one in applied:
             self._account(registration, one)

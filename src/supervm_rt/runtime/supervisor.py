@@ -29,7 +29,7 @@ from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy
 from supervm_rt.model.plugin import AssignedResources, Registration
 from supervm_rt.runtime.binary import read_library
-from supervm_rt.runtime.chains import ChainPipeline
+from supervm_rt.runtime.chains import ChainPipeline, Translated
 from supervm_rt.runtime.config import PluginConfig, RuntimeConfig
 from supervm_rt.runtime.lifecycle import ENDED, PluginState, check_transition
 from supervm_rt.runtime.sink import EventSink
@@ -83,6 +83,15 @@ class PluginStatus:
     ring: _abi.RingStatistics | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What was taken out of the ring at once, translated."""
+
+    number: int
+    """In this life, from 1."""
+    translated: Translated
+
+
 class PluginSupervisor:
     """Runs one plugin, life after life. ``run`` is the task; everything else may be called from other tasks of the same loop."""
 
@@ -109,8 +118,10 @@ class PluginSupervisor:
         self._stop_asked = trio.Event()
         self._rejections = 0
         self._dropped = 0
-        self._uncommitted = False
-        """A batch was taken and not committed, for whatever reason: a later one would move the position past it."""
+        self._taken = 0
+        """Batches that were taken out of the ring in this life."""
+        self._committed = 0
+        """Those of them that were committed: never one behind a batch that was not, since it would move the position past it."""
 
     # ---- what others may ask -------------------------------------------------------------------------------------------------
 
@@ -233,7 +244,7 @@ class PluginSupervisor:
         self._ended_input = False
         self._rejections = 0
         self._dropped = 0
-        self._uncommitted = False
+        self._taken = self._committed = 0
         if not self._stop_asked.is_set():
             self._life_over = trio.Event()
         resources = self.manifest.resources
@@ -332,38 +343,58 @@ class PluginSupervisor:
             raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
 
     async def _receive(self, transport: PluginTransport) -> None:
-        """Takes what the plugin says, for as long as the life lasts."""
-        while not self._life_over.is_set():
-            try:
-                received = await transport.receive()
-            except SuperVMError as error:
-                self._failed(error)
-                return
-            # Not to be cancelled half-way: a batch that was taken and not committed would be a hole below the next position.
-            with trio.CancelScope(shield=True):
-                await self._take(received)
-            del received  # its frames hold their place, and the plugin's payloads, which it may wait for
+        """Takes what the plugin says while the life lasts. One batch is translated while the one before it is committed."""
+        turn = trio.Semaphore(1)
+        async with trio.open_nursery() as commits:
+            while not self._life_over.is_set():
+                try:
+                    received = await transport.receive()
+                except SuperVMError as error:
+                    self._failed(error)
+                    return
+                # Not to be cancelled half-way: a batch that was taken and not committed would be a hole below the next position.
+                with trio.CancelScope(shield=True):
+                    batch = await self._take(received)
+                    if batch is not None:
+                        await turn.acquire()
+                        commits.start_soon(self._commit_in_turn, batch, turn)
+                del received, batch  # Frames hold their place, and the plugin's payloads, which it may wait for.
 
-    async def _take(self, received: Received) -> None:
-        assert self._registration is not None
+    async def _take(self, received: Received) -> _Batch | None:
+        """What is to be committed of it, if anything."""
         self._report(received)
-        if not received.frames or self._pipeline is None or self._uncommitted:
-            return
+        if not received.frames or self._pipeline is None:
+            return None
         self._ended_input = False
-        self._uncommitted = True
+        self._taken += 1
+        return _Batch(self._taken, await self._pipeline.translate(received.frames))
+
+    async def _commit_in_turn(self, batch: _Batch, turn: trio.Semaphore) -> None:
         try:
-            taken = await self._pipeline.ingest(self._registration, received.frames)
+            await self._commit(batch)
+        finally:
+            turn.release()
+
+    async def _commit(self, batch: _Batch) -> None:
+        """Commits a batch, if those before it were committed. Not to be cancelled."""
+        assert self._pipeline is not None
+        assert self._registration is not None
+        if batch.number != self._committed + 1 or self._quarantine:
+            return
+        try:
+            with trio.CancelScope(shield=True):
+                taken = await self._pipeline.commit(self._registration, batch.translated)
         except StoreError as error:
             self._services.store_failed(error)
             self._failed(error)
             return
-        self._uncommitted = False
+        self._committed = batch.number
         self._rejections += taken.rejections
         limit = self._services.config.rejection_limit
         if self._rejections > limit:
             self._quarantine = True
             self._failed(PluginQuarantined(f"{self.plugin}: more than {limit} of its blocks were rejected"))
-        elif taken.end_of_input:
+        elif taken.end_of_input and self._committed == self._taken:
             self._ended_input = True
             self._emit(
                 EventKind.PLUGIN_END_OF_INPUT, f"{self.plugin}: end of input, all of it committed", severity=Severity.DEBUG
@@ -455,7 +486,7 @@ class PluginSupervisor:
 
     async def _take_rest(self, transport: PluginTransport) -> None:
         """What the plugin said before it stopped still counts."""
-        while not self._quarantine and not self._uncommitted:
+        while not self._quarantine and self._committed == self._taken:
             await trio.lowlevel.checkpoint()  # what holds no frames has none of its own
             try:
                 rest = transport.receive_rest()
@@ -464,7 +495,9 @@ class PluginSupervisor:
                 return
             if not rest:
                 return
-            await self._take(rest)
+            batch = await self._take(rest)
+            if batch is not None:
+                await self._commit(batch)
 
     # ---- small things --------------------------------------------------------------------------------------------------------
 
