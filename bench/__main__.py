@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 
 from bench import building
-from bench.measuring import Row, machine
+from bench.measuring import Row, cpus, machine
 
 ROOMS = ("ring", "parser", "store", "reorg")
 
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="less work for each row: to see that it runs, not to quote")
     options = parser.parse_args()
     building.build()
+    os.sched_setaffinity(0, set(cpus()))
     found: list[Row] = []
     for room in options.only or ROOMS:
         for row in _room(room)(options.quick):
@@ -54,11 +56,20 @@ def _number(value: float | None) -> str:
 
 
 def _write(rows: list[Row], *, quick: bool) -> None:
-    result: dict[str, object] = {
-        row.name: {"ours": row.ours, "peer": row.peer, "ratio": row.ratio, "unit": row.unit, "aim": row.aim, "note": row.note}
+    described = ", ".join(f"{key}: {value}" for key, value in machine().items())
+    result: dict[str, dict[str, object]] = {
+        row.name: {
+            "ours": row.ours,
+            "peer": row.peer,
+            "ratio": row.ratio,
+            "unit": row.unit,
+            "aim": row.aim,
+            "note": row.note,
+            "machine": described,
+            "quick": quick,
+        }
         for row in rows
     }
-    result["machine"] = {**machine(), "quick": quick}
     path = building.ROOT / "build" / "bench.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path.relative_to(building.ROOT)}", file=sys.stderr)

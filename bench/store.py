@@ -13,7 +13,7 @@ import trio
 
 from bench import blocks
 from bench.building import ROOT
-from bench.measuring import Row, in_turns
+from bench.measuring import Row, in_turns, left_out
 from bench.peers import bitcoinlib
 from supervm_rt.chain.tracker import ForkTracker
 from supervm_rt.chain.types import Candidate, ForkRules, ForkState
@@ -27,7 +27,6 @@ from supervm_rt.trust.policy import PolicyLevel
 
 PLUGIN = ROOT / "plugins" / "bitcoin-blockfiles"
 RELINKED = 200
-BATCH = 256
 RULES = ForkRules(mode=ForkMode.HEAVIEST, final_depth=100, orphan_limit=16_384)
 
 
@@ -65,6 +64,9 @@ def rows(quick: bool) -> Iterator[Row]:
             yield from _files(folder, "mainnet blocks linked to one chain", chain, "regtest", blocks.REGTEST_MAGIC, linked=[])
             yield from _stages(folder, chain)
         else:
+            left_out(
+                "stores of mainnet blocks", "the folder ../shared/data is not there; blocks of the sample chain take their place"
+            )
             chain = blocks.relinked([blocks.sample_segwit()], 2000)
             yield from _files(folder, "sample blocks linked to one chain", chain, "regtest", blocks.REGTEST_MAGIC, linked=[])
             yield from _stages(folder, chain)
@@ -121,10 +123,15 @@ def _stages(folder: Path, chain: list[bytes]) -> Iterator[Row]:
     }
     rates = in_turns(runs, 5)
     peers = {stage: sorted(values[1:])[len(values[1:]) // 2] for stage, values in script.items()}
-    pairs = {"read": "read", "read and ring": "read", "parse": "parse", "forks": None, "commit": "commit"}
-    for stage, peer in pairs.items():
-        note = "with forks" if stage == "commit" else "files read in Python" if stage == "read" else ""
-        yield Row(f"stage: {stage}", rates[stage], peers[peer] if peer else None, "MB/s", note)
+    notes = {
+        "read": "the files alone, read whole in Python, on both sides",
+        "read and ring": "the plugin reads and publishes, every frame is read and dropped",
+        "parse": "parse and verify",
+        "forks": "the tracker alone; the script follows no forks",
+        "commit": "forks, all rows, checkpoints; the script keeps the raw block and no IR",
+    }
+    for stage, note in notes.items():
+        yield Row(f"stage: {stage}", rates[stage], peers.get(stage), "MB/s", note)
 
 
 def _read(source: Path, size: float) -> float:

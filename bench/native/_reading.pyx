@@ -113,13 +113,15 @@ cdef void merkle(uint8_t *hashes, size_t count) noexcept nogil:
 def hash_limit(bytes block, list ids, list witness_ids, int rounds):
     """Seconds for rounds times the double SHA-256 calls that a block needs: header, ids, witness ids, Merkle trees.
 
-    ids and witness_ids: the serialisations that are hashed; witness_ids is empty where no transaction has a witness. The leaves'
+    ids and witness_ids: the serialisations that are hashed. witness_ids is empty where no transaction has a witness, else as long
+    as ids; an empty one stands for a transaction whose witness id is its id, and for the coinbase. The leaves'
     serialisations are laid end to end first, so that they are read from memory in order as those of a block are.
     """
     cdef bytes joined = b"".join(ids), witness_joined = b"".join(witness_ids)
     cdef size_t count = len(ids), witnesses = len(witness_ids), i
     cdef uint64_t *lengths = <uint64_t *>malloc(8 * (count + witnesses + 1))
-    cdef uint8_t *leaves = <uint8_t *>malloc(32 * (count + witnesses + 2))
+    cdef uint8_t *leaves = <uint8_t *>malloc(32 * (count + 1 + witnesses + 2))
+    cdef uint8_t *witness_leaves = leaves + 32 * (count + 1)
     cdef const uint8_t *data = joined
     cdef const uint8_t *witness_data = witness_joined
     cdef const uint8_t *header = block
@@ -140,15 +142,17 @@ def hash_limit(bytes block, list ids, list witness_ids, int rounds):
             for i in range(count):
                 double_sha256(leaves + 32 * i, at, lengths[i])
                 at += lengths[i]
+            if witnesses:
+                memcpy(witness_leaves, leaves, 32 * count)
             merkle(leaves, count)
             if witnesses:
                 at = witness_data
                 for i in range(witnesses):
                     if lengths[count + i]:
-                        double_sha256(leaves + 32 * i, at, lengths[count + i])
+                        double_sha256(witness_leaves + 32 * i, at, lengths[count + i])
                     at += lengths[count + i]
-                merkle(leaves, witnesses)
-                double_sha256(digest, leaves, 64)
+                merkle(witness_leaves, witnesses)
+                double_sha256(digest, witness_leaves, 64)
     elapsed = time.perf_counter() - begun
     free(lengths)
     free(leaves)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.building import TARGET
+from supervm_rt.runtime.config import DEFAULT_RING_BYTES
 
 BATCH = 4096
+"""The most blocks that are read at once; and a quarter of a ring of them, as with ours."""
 Pairs = list[tuple[int, bytes]]
 
 
@@ -31,11 +33,12 @@ def ctypes_rate(count: int, length: int, producer_cpu: int) -> float:
     pairs: Pairs = []
     read = _reader(pairs)
     string_at = ctypes.string_at
+    batch = _batch(length)
 
     def on_block(pointer: Any) -> None:
         block = pointer.contents
         pairs.append((block.height, string_at(block.payload, block.length)))
-        if len(pairs) == BATCH:
+        if len(pairs) == batch:
             read()
 
     callback = function(on_block)
@@ -50,14 +53,19 @@ def cffi_rate(count: int, length: int, producer_cpu: int) -> float:
     pairs: Pairs = []
     read = _reader(pairs)
     buffer = module.ffi.buffer
+    batch = _batch(length)
 
     def on_block(block: Any) -> None:
         pairs.append((block.height, buffer(block.payload, block.length)[:]))
-        if len(pairs) == BATCH:
+        if len(pairs) == batch:
             read()
 
     module.ffi.def_extern(name="on_block")(on_block)
     return _timed(lambda: module.lib.publish_all(module.lib.on_block, count, length, producer_cpu), read, count)
+
+
+def _batch(length: int) -> int:
+    return min(BATCH, max(DEFAULT_RING_BYTES // 4 // length, 1))
 
 
 def _reader(pairs: Pairs) -> Callable[[], None]:
