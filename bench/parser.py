@@ -45,8 +45,8 @@ def _limit(raw: bytes, ids: list[bytes], witness_ids: list[bytes], rounds: int) 
 def _serialisations(raw: bytes) -> tuple[list[bytes], list[bytes]]:
     """What is hashed for the ids, and for the witness ids.
 
-    Of the latter one is empty where the id is taken instead (no witness) or nothing is hashed (the coinbase); there are none where
-    no transaction of the block has a witness.
+    Of the latter one is empty where the id is taken instead (no witness) or nothing is hashed (the coinbase). There are none
+    where the whole block has no witness.
     """
     from bitcoin.core import CBlock, CTransaction
 
