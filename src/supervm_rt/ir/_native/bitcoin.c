@@ -75,9 +75,12 @@ static inline void put32(uint8_t *column, size_t row, uint32_t value)
 
 static inline void put_reversed(uint8_t *column, size_t row, const uint8_t *hash)
 {
-    uint8_t *at = column + BITCOIN_HASH_BYTES * row;
-    for (int i = 0; i < BITCOIN_HASH_BYTES; i++)
-        at[i] = hash[BITCOIN_HASH_BYTES - 1 - i];
+    uint64_t words[BITCOIN_HASH_BYTES / 8];
+    memcpy(words, hash, sizeof words);
+    for (int i = 0; i < BITCOIN_HASH_BYTES / 8; i++) {
+        uint64_t word = __builtin_bswap64(words[BITCOIN_HASH_BYTES / 8 - 1 - i]);
+        memcpy(column + BITCOIN_HASH_BYTES * row + 8 * i, &word, 8);
+    }
 }
 
 static inline void double_sha256(uint8_t *digest, const uint8_t *data, size_t length)
