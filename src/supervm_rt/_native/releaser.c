@@ -30,14 +30,14 @@ static void *run(void *argument)
         pthread_mutex_unlock(&releaser->mutex);
         if (!batch)
             break;
+        prctl(PR_SET_NAME, releaser->name); /* Once for all of them: each is a system call. */
         while (batch) {
             struct external *next = batch->next;
-            prctl(PR_SET_NAME, releaser->name);
             batch->release(batch->argument);
-            prctl(PR_SET_NAME, "svm-releaser");
             free(batch);
             batch = next;
         }
+        prctl(PR_SET_NAME, "svm-releaser");
     }
     atomic_store(&releaser->ended, 1);
     futex_wake_all(&releaser->ended);
@@ -62,12 +62,13 @@ void releaser_push(struct releaser *releaser, struct external *external)
 {
     external->next = NULL;
     pthread_mutex_lock(&releaser->mutex);
-    if (releaser->last)
+    if (releaser->last) {
         releaser->last->next = external;
-    else
+    } else {
         releaser->first = external;
+        pthread_cond_signal(&releaser->work); /* The thread sleeps only where the list is empty. */
+    }
     releaser->last = external;
-    pthread_cond_signal(&releaser->work);
     pthread_mutex_unlock(&releaser->mutex);
 }
 
