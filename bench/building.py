@@ -17,9 +17,9 @@ def build() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     for name in ("publisher", "callback"):
         _run(["gcc", *FLAGS, str(NATIVE / f"{name}.c"), "-o", str(TARGET / f"{name}.so")])
-    if not any(TARGET.glob("_reading.*.so")) or _newest(NATIVE) > _newest(TARGET, "*.so"):
-        _build_reading()
-        _build_cffi()
+    for module, make in (("_reading", _build_reading), ("_callback_cffi", _build_cffi)):
+        if _newest(NATIVE) > _newest(TARGET, f"{module}.*.so"):
+            make()
     sys.path.insert(0, str(TARGET))
 
 
