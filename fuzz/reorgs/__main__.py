@@ -1,7 +1,8 @@
 """Invariant: as in ``fuzz.reorgs.world``. The campaign: many worlds, each from a seed of its own, as fast as they go.
 
-Python's own random numbers choose the steps here, because the engine of hypothesis costs more than the steps; the steps, the
-model and the comparison are those of the machine. A story that fails is shortened by leaving out steps.
+Python's own random numbers choose most of the steps, because the engine of hypothesis costs more than the steps; the steps, the
+model and the comparison are those of the machine. A story that fails is shortened by leaving out steps. A tenth of the time
+goes to the machine itself.
 """
 
 from __future__ import annotations
@@ -9,15 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import secrets
 import sys
 import time
 import traceback
 from pathlib import Path
 
+from hypothesis import seed as with_seed
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from fuzz.reorgs import machine
 from fuzz.reorgs.choices import LENGTH, Choices
+from fuzz.reorgs.situations import SITUATIONS, Situations
 from fuzz.reorgs.world import FREQUENCIES, STEPS, World
 
 WORLD_STEPS = 200
+MACHINE_WORLDS = 5
+MACHINE_SHARE = 0.1
+"""Of the time."""
 FAILURES = Path("build/fuzz/failures/reorgs")
 Story = list[tuple[str, bytes]]
 
@@ -30,7 +41,7 @@ def story(seed: int) -> tuple[bytes, Story]:
     return setup, [*((name, source.randbytes(LENGTH)) for name in names), ("compare", b"")]
 
 
-def run(setup: bytes, steps: Story, vectors: Path | None = None) -> str | None:
+def run(setup: bytes, steps: Story, vectors: Path | None = None, situations: Situations | None = None) -> str | None:
     """None, or what went wrong; then the vector files are written."""
     world = World(setup)
     try:
@@ -41,6 +52,8 @@ def run(setup: bytes, steps: Story, vectors: Path | None = None) -> str | None:
             world.write_vectors(vectors)
         return traceback.format_exc()
     finally:
+        if situations is not None:
+            situations.add(world.situations)
         world.close()
     return None
 
@@ -60,25 +73,57 @@ def shorten(setup: bytes, steps: Story) -> Story:
     return steps
 
 
+def run_machine(seed: int) -> str | None:
+    """A few worlds of the hypothesis machine; None, or what went wrong, when the shortest story was found."""
+    seeded = with_seed(seed)(type("Seeded", (machine.ReorgMachine,), {}))
+    try:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            seeded, settings=settings(max_examples=MACHINE_WORLDS, stateful_step_count=50, deadline=None, database=None)
+        )
+    except Exception:
+        return traceback.format_exc()
+    return None
+
+
 def main() -> int:
     """0: no divergence; 1: one was found; 2: wrong usage."""
     parser = argparse.ArgumentParser(prog="fuzz.reorgs")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--steps", type=int, help="end after so many, whatever the time")
-    parser.add_argument("--seed", type=int, default=0, help="of the first world; each further one has the next")
+    parser.add_argument("--executions", type=int, help="end after so many steps, whatever the time")
+    parser.add_argument("--seed", type=int, help="of the first world; each further one has the next (a random one)")
+    parser.add_argument("--statistics", action="store_true", help="print how often each situation was met")
     options = parser.parse_args()
-    begun, seed, done = time.monotonic(), options.seed, 0
-    enough = options.steps if options.steps is not None else sys.maxsize
-    seconds = options.seconds if options.steps is None else float("inf")
-    while done < enough and time.monotonic() - begun < seconds:
+    first = options.seed if options.seed is not None else secrets.randbelow(2**40)
+    print(f"first seed {first}", flush=True)
+    begun, seed, steps_done, in_machine = time.monotonic(), first, 0, 0.0
+    situations = Situations()
+    enough = options.executions if options.executions is not None else sys.maxsize
+    seconds = options.seconds if options.executions is None else float("inf")
+    while steps_done < enough and (elapsed := time.monotonic() - begun) < seconds:
         setup, steps = story(seed)
-        if run(setup, steps) is not None:
-            return _report(seed, setup, steps, done)
-        done += len(steps)
+        if run(setup, steps, situations=situations) is not None:
+            return _report(seed, setup, steps, steps_done)
+        steps_done += len(steps)
+        if in_machine < elapsed * MACHINE_SHARE:
+            at, before = time.monotonic(), machine.ReorgMachine.steps
+            fault = run_machine(seed)
+            in_machine += time.monotonic() - at
+            steps_done += machine.ReorgMachine.steps - before
+            if fault is not None:
+                return _report_machine(seed, fault, steps_done)
         seed += 1
     elapsed = time.monotonic() - begun
-    detail = f"{seed - options.seed} worlds, seeds {options.seed} to {seed - 1}, {done / max(elapsed, 1e-9):.0f} steps/s"
-    print(json.dumps({"executions": done, "failures": 0, "detail": detail}))
+    counts = {name: situations.counts[name] for name in SITUATIONS}
+    if options.statistics:
+        for name, count in counts.items():
+            print(f"{count:>12,}  {name}")
+    missed = "".join(f", never met: {name}" for name, count in counts.items() if not count)
+    detail = (
+        f"{seed - first} worlds, seeds {first} to {seed - 1}, {steps_done / max(elapsed, 1e-9):.0f} steps/s, "
+        f"{counts['reorgs']} reorgs, {counts['deep reorgs']} deep, the deepest {situations.deepest} blocks, "
+        f"{counts['crashes']} crashes{missed}"
+    )
+    print(json.dumps({"executions": steps_done, "failures": 0, "detail": detail, "situations": counts}))
     return 0
 
 
@@ -87,12 +132,22 @@ def _report(seed: int, setup: bytes, steps: Story, done: int) -> int:
     folder = FAILURES / str(seed)
     fault = run(setup, steps, folder)
     print(fault, file=sys.stderr)
+    print(f"  a world set up by {setup.hex()}", file=sys.stderr)
     for name, choices in steps:
         print(f"  {name} {choices.hex()}", file=sys.stderr)
-    print(f"seed {seed}; again: python -m fuzz.reorgs --seed {seed} --steps 1", file=sys.stderr)
+    return _name(seed, folder, done + WORLD_STEPS)
+
+
+def _report_machine(seed: int, fault: str, done: int) -> int:
+    print(fault, file=sys.stderr)
+    return _name(seed, machine.FAILURES, done)
+
+
+def _name(seed: int, folder: Path, done: int) -> int:
+    print(f"seed {seed}; again: python -m fuzz.reorgs --seed {seed} --executions 1", file=sys.stderr)
     for path in sorted(folder.glob("*.jsonl")):
         print(f"python -m supervm_rt forks replay {path} --json", file=sys.stderr)
-    print(json.dumps({"executions": done + WORLD_STEPS, "failures": 1, "detail": f"seed {seed}, vectors in {folder}"}))
+    print(json.dumps({"executions": done, "failures": 1, "detail": f"seed {seed}, vectors in {folder}"}))
     return 1
 
 

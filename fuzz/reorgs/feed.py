@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fuzz.reorgs.choices import Choices
 from supervm_rt.chain.types import Candidate
@@ -15,11 +15,15 @@ from supervm_rt.model.chain import Rejection
 from supervm_rt.store import BlockInput, Input, RefusedInput
 from tests.ir import blocks as bitcoin
 
+T = TypeVar("T")
+
 REGTEST = BitcoinTranslator("regtest")
 WORK = 2
 """Of a regtest block."""
 REACH = 6
 """From how many of the newest blocks a parent is mostly taken: how deep the usual reorg is."""
+LONGEST_BRANCH = 64
+"""Blocks of a branch that is sent at once."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +41,40 @@ class Said:
 class OpaqueFeed:
     """Blocks that are ids without content, heights and weights as they like."""
 
-    def __init__(self, *, holes: bool) -> None:
+    def __init__(self, *, holes: bool, claims: bool) -> None:
         self.holes = holes
+        self.claims = claims
         self.minted: list[Candidate] = []
+        self.by_hash: dict[bytes, Candidate] = {}
         self.heights: dict[bytes, int] = {}
         self.withheld: list[Candidate] = []
         self._numbers = itertools.count(1)
 
-    def block(self, choices: Choices) -> Said:
-        """The next block: new, withheld before, sent before, or wrong."""
+    def block(self, choices: Choices, connected: list[bytes]) -> Said:
+        """The next block: new, withheld before, sent before, or wrong. ``connected``: those that others can build upon."""
         if choices.seldom(4) and self.withheld:
             return self._say(self.withheld.pop(choices.number(len(self.withheld))), choices)
         if choices.seldom(8) and self.minted:
             return self._say(self._spoilt(choices.late(self.minted, 8), choices), choices)
-        candidate = self._mint(choices)
+        parent = self.by_hash.get(choices.late(connected, REACH)) if connected and not choices.seldom() else None
+        candidate = self._mint(choices, parent)
         if choices.seldom(5):
             self.withheld.append(candidate)
             candidate = self._mint(choices, candidate)
         return self._say(candidate, choices)
 
-    def _mint(self, choices: Choices, parent: Candidate | None = None) -> Candidate:
+    def branch(self, choices: Choices, canonical: list[bytes]) -> list[Said]:
+        """New blocks in a row, forked off from far below the tip; in disorder, some of them wait for others."""
+        depth, length = _branch_size(choices, len(canonical))
+        order, weight = choices.number(4), choices.pick((None, None, 1, 2))
+        parent = self.by_hash.get(canonical[-1 - depth]) if canonical else None
+        candidates = []
+        for _ in range(length):
+            parent = self._mint(choices, parent, weight)
+            candidates.append(parent)
+        return [self._say(candidate, choices) for candidate in _disordered(candidates, order)]
+
+    def _mint(self, choices: Choices, parent: Candidate | None = None, weight: int | None = None) -> Candidate:
         name = f"b{next(self._numbers)}".encode()
         if parent is None and self.minted:
             parent = choices.late(self.minted, REACH)
@@ -69,10 +87,11 @@ class OpaqueFeed:
             hash=name,
             parent=parent.hash if parent else b"before",
             height=told,
-            weight=choices.pick((1, 1, 1, 2, 3, 0)) if not choices.seldom(50) else 2**256,
-            final_height=max(height - choices.number(8), 0) if choices.seldom(10) else None,
+            weight=weight or (choices.pick((1, 1, 1, 2, 3, 0)) if not choices.seldom(50) else 2**256),
+            final_height=max(height - choices.number(8), 0) if self.claims and choices.seldom(10) else None,
         )
         self.minted.append(candidate)
+        self.by_hash[name] = candidate
         self.heights[name] = height
         return candidate
 
@@ -119,14 +138,15 @@ class BitcoinFeed:
         self.withheld: list[bitcoin.Block] = []
         self._numbers = itertools.count(1)
 
-    def block(self, choices: Choices) -> Said:
-        """The next block: new, withheld, sent before, or a twin of one of these."""
+    def block(self, choices: Choices, connected: list[bytes]) -> Said:
+        """The next block: new, withheld, sent before, or a twin of one of these. ``connected``: as the other feed's."""
         if choices.seldom(4) and self.withheld:
             block = self.withheld.pop(choices.number(len(self.withheld)))
         elif choices.seldom(6) and len(self.minted) > 1:
             block = choices.late(self.minted[1:], 8)[1]
         else:
-            block = self._mint(choices)
+            parent = choices.late(connected, REACH)[::-1] if connected and not choices.seldom() else None
+            block = self._mint(choices, parent)
             if choices.seldom(6):
                 self.withheld.append(block)
         transactions = block.transactions
@@ -137,8 +157,19 @@ class BitcoinFeed:
             block = replace(block, body=_body((*transactions[:-1], bitcoin.spend(next(self._numbers)))))
         return _translate(block.raw())
 
-    def _mint(self, choices: Choices) -> bitcoin.Block:
-        parent = choices.late(self.minted, REACH)[0]
+    def branch(self, choices: Choices, canonical: list[bytes]) -> list[Said]:
+        """As the other feed's."""
+        depth, length = _branch_size(choices, len(canonical))
+        order = choices.number(4)
+        parent = canonical[-1 - depth][::-1] if canonical else self.minted[0][0]
+        blocks = []
+        for _ in range(length):
+            blocks.append(self._mint(choices, parent))
+            parent = self.minted[-1][0]
+        return [_translate(block.raw()) for block in _disordered(blocks, order)]
+
+    def _mint(self, choices: Choices, parent: bytes | None = None) -> bitcoin.Block:
+        parent = parent or choices.late(self.minted, REACH)[0]
         number = next(self._numbers)
         script = b"\x04" + number.to_bytes(4, "little")
         block = bitcoin.Block(
@@ -148,6 +179,17 @@ class BitcoinFeed:
         )
         self.minted.append((bitcoin.sha256d(block.header()), block))
         return block
+
+
+def _branch_size(choices: Choices, available: int) -> tuple[int, int]:
+    """How far below the tip it begins, and how many blocks it has: one more than it undoes, as many, many, one less."""
+    depth = choices.number(max(min(available, LONGEST_BRANCH), 1))
+    return depth, max(choices.pick((depth + 1, depth, LONGEST_BRANCH, depth - 1)), 1)
+
+
+def _disordered(blocks: list[T], order: int) -> list[T]:
+    """From below up, mostly; or the first one last; or from the tip down."""
+    return {2: blocks[1:] + blocks[:1], 3: blocks[::-1]}.get(order, blocks)
 
 
 def _body(transactions: tuple[bitcoin.Transaction, ...]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -20,6 +21,9 @@ FAILURES = Path(os.environ.get("FUZZ_FAILURES", "build/fuzz/failures/reorg-machi
 class ReorgMachine(RuleBasedStateMachine):
     """One world. Run it with ``hypothesis.stateful.run_state_machine_as_test``."""
 
+    steps: ClassVar[int] = 0
+    """Of all worlds so far."""
+
     def __init__(self) -> None:
         super().__init__()
         self.world: World | None = None
@@ -30,6 +34,7 @@ class ReorgMachine(RuleBasedStateMachine):
 
     def _step(self, name: str, choices: bytes) -> None:
         assert self.world is not None
+        ReorgMachine.steps += 1
         try:
             STEPS[name](self.world, Choices(choices))
         except Exception:
@@ -46,6 +51,11 @@ class ReorgMachine(RuleBasedStateMachine):
     def sends_another_block(self, choices: bytes) -> None:
         """See above."""
         self._step("block", choices)
+
+    @rule(choices=CHOICES)
+    def sends_a_branch(self, choices: bytes) -> None:
+        """Long enough for a deep reorg, or nearly."""
+        self._step("branch", choices)
 
     @rule(choices=CHOICES)
     def says_final(self, choices: bytes) -> None:

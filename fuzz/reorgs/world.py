@@ -14,17 +14,21 @@ from typing import Any
 
 from fuzz.reorgs.choices import Choices
 from fuzz.reorgs.expected import Expected
-from fuzz.reorgs.feed import REGTEST, BitcoinFeed, OpaqueFeed, Said, genesis
+from fuzz.reorgs.feed import REGTEST, WORK, BitcoinFeed, OpaqueFeed, Said, genesis
+from fuzz.reorgs.situations import Situations
+from supervm_rt.chain.tracker import MAX_WEIGHT
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.ir.dev import DevTranslator
 from supervm_rt.ir.translator import Translator
 from supervm_rt.model.chain import ForkMode, Reason
-from supervm_rt.store import Applied, FinalInput, Mirror, ReorgInput, Store, digest
+from supervm_rt.store import Applied, FinalInput, Mirror, RefusedInput, ReorgInput, Store, digest
 from tests.chain.model import Answer
 
 MODES = (ForkMode.HEAVIEST, ForkMode.FOLLOW, ForkMode.LONGEST)
-FINAL_DEPTHS = (None, 3, 0, 1, 10, 40)
+FINAL_DEPTHS = (None, 3, 0, 1, 10, 40, 100)
 ORPHAN_LIMITS = (20, 3, 1, 0)
+PACES = ((12, True), (60, False), (0, False))
+"""How soon plugins call blocks final: from how many of the newest one is taken (0: never), and whether blocks claim it too."""
 PLUGINS = ("org.example.first", "org.example.second")
 MEMORY = Path("/dev/shm")
 
@@ -42,6 +46,7 @@ class Chain:
     expected: Expected
     feed: OpaqueFeed | BitcoinFeed
     mirror: Mirror | None = None
+    final_reach: int = 12
     plugin: str = PLUGINS[0]
     pending: list[Said] = field(default_factory=list)
     said: int = 0
@@ -57,6 +62,10 @@ class World:
         self._path = self._folder / "world.store"
         choices = Choices(setup)
         self.chains = [_opaque("one", choices), _opaque("two", choices), _bitcoin(choices)]
+        self.situations = Situations()
+        for mode in {chain.expected.rules.mode for chain in self.chains}:
+            self.situations.counts[f"worlds with a chain of mode {mode}"] += 1
+        self._opened = 0
         self._store = self._open()
 
     def close(self) -> None:
@@ -75,16 +84,23 @@ class World:
     def block(self, choices: Choices) -> None:
         """A plugin sends a block."""
         chain = self._chain(choices)
-        self._say(chain, chain.feed.block(choices), choices)
+        self._say(chain, chain.feed.block(choices, list(chain.expected.model.blocks)), choices)
+
+    def branch(self, choices: Choices) -> None:
+        """A plugin sends a whole branch."""
+        chain = self._chain(choices)
+        self._flush(chain)
+        for said in chain.feed.branch(choices, chain.expected.model.canonical):
+            self._say(chain, said, choices, at_once=False)
 
     def final(self, choices: Choices) -> None:
         """A plugin says that a block is final."""
         chain = self._chain(choices)
         self._flush(chain)
         model = chain.expected.model
-        if not model.canonical:
+        if not model.canonical or not chain.final_reach:
             return
-        hash_ = model.canonical[-1 - choices.number(min(len(model.canonical), 12))]
+        hash_ = model.canonical[-1 - choices.number(min(len(model.canonical), chain.final_reach))]
         height = model.height[hash_]
         if choices.seldom(5):
             hash_ = choices.late(list(chain.expected.arrived), 8)
@@ -124,20 +140,38 @@ class World:
         """Another plugin goes on with the same chain."""
         chain = self._chain(choices)
         self._flush(chain)
-        chain.plugin = PLUGINS[choices.number(len(PLUGINS))]
+        plugin = PLUGINS[choices.number(len(PLUGINS))]
+        self.situations.counts["changes of plugin"] += plugin != chain.plugin
+        chain.plugin = plugin
 
     def reopen(self, choices: Choices) -> None:
-        """The store is closed, with batches under way that are lost, and opened again."""
-        keep = choices.number(2) == 0
+        """The store is closed, or its process is killed; with batches under way that are lost; and it is opened again."""
+        how = choices.pick(("clean reopenings", "reopenings that lost batches", "crashes"))
         for chain in self.chains:
-            if keep:
+            if how == "clean reopenings":
                 self._flush(chain)
+            if how == "crashes" or chain.pending or how == "clean reopenings":
+                self.situations.counts[how] += 1
             chain.pending.clear()
             chain.lines.append({"restart": True})
-        self._store.close()
-        self._store = self._open()
+        if how == "crashes":
+            self._crash()
+        else:
+            self._store.close()
+            self._store = self._open()
         for chain in self.chains:
             self._compare_chain(chain)
+
+    def _crash(self) -> None:
+        """Goes on with a copy of the files as they lie there: what a process that was killed leaves behind."""
+        killed, path = self._store, self._path
+        self._opened += 1
+        self._path = self._folder / f"world-{self._opened}.store"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{path}{suffix}", f"{self._path}{suffix}")
+        self._store = self._open()
+        killed.close()
+        path.unlink()
 
     def compare(self, choices: Choices) -> None:
         """Everything is applied, and all of it compared."""
@@ -146,6 +180,7 @@ class World:
             self._flush(chain)
             self._compare_chain(chain)
             _same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
+            self.situations.counts["digests compared"] += 1
 
     # ---- saying and comparing ------------------------------------------------------------------------------------------------
 
@@ -155,11 +190,11 @@ class World:
     def _text(self, chain: Chain, hash_: bytes) -> str:
         return hash_.hex() if isinstance(chain.feed, BitcoinFeed) else hash_.decode()
 
-    def _say(self, chain: Chain, said: Said, choices: Choices) -> None:
+    def _say(self, chain: Chain, said: Said, choices: Choices, *, at_once: bool = True) -> None:
         chain.said += 1
         position = b"" if choices.seldom(8) else f"{chain.plugin} {chain.said}".encode()
         chain.pending.append(replace(said, input=replace(said.input, position=position)))
-        if choices.number(4) == 0 or len(chain.pending) >= 12:
+        if (choices.number(4) == 0 and at_once) or len(chain.pending) >= 12:
             self._flush(chain)
 
     def _flush(self, chain: Chain) -> None:
@@ -167,13 +202,19 @@ class World:
         pending, chain.pending = chain.pending, []
         if not pending:
             return
-        chain.lines += [said.line for said in pending if said.line is not None]
-        assert chain.mirror is not None
-        applied = chain.mirror.apply(chain.plugin, [said.input for said in pending])
-        for one, said in zip(applied, pending, strict=True):
-            self._compare_answer(chain, one, self._expect(chain.expected, said))
+        answers = []
+        for said in pending:
+            begun = bool(chain.expected.model.blocks)
+            answers.append(self._expect(chain.expected, said))
+            self.situations.note(chain.expected, said, answers[-1])
+            if said.line is not None and _can_be_told(chain.expected, said, answers[-1], begun=begun):
+                chain.lines.append(said.line)
             if said.input.position:
                 chain.expected.positions[chain.plugin] = said.input.position
+        assert chain.mirror is not None
+        applied = chain.mirror.apply(chain.plugin, [said.input for said in pending])
+        for one, answer in zip(applied, answers, strict=True):
+            self._compare_answer(chain, one, answer)
         _same(chain, "tip", chain.mirror.tip, chain.expected.tip())
         _same(chain, "final", chain.mirror.final, chain.expected.final())
 
@@ -228,7 +269,10 @@ class World:
     # ---- the story as a file -------------------------------------------------------------------------------------------------
 
     def write_vectors(self, folder: Path) -> list[Path]:
-        """One file for each chain, for ``forks replay``; what the bytes alone refuse (mutated twins) is left out."""
+        """One file for each chain, for ``forks replay``: what was applied, and reopenings where they were.
+
+        Left out is what cannot be told without bytes and is refused for them: see ``_can_be_told``.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for chain in self.chains:
@@ -236,36 +280,64 @@ class World:
             setup: dict[str, Any] = {"mode": str(rules.mode), "final_depth": rules.final_depth, "orphans": rules.orphan_limit}
             if rules.holes:
                 setup["holes"] = True
-            lines = chain.lines + [said.line for said in chain.pending if said.line is not None]
-            if isinstance(chain.feed, BitcoinFeed):
-                first = genesis().line
-                lines = [] if first is None else [first, *lines]
+            lines = [_with_height(chain, line) for line in chain.lines]
+            first = genesis()
+            if first.candidate is not None and first.candidate.hash in chain.expected.model.blocks:
+                lines = [{"hash": first.candidate.hash.hex(), "parent": "", "weight": WORK, "height": 0}, *lines]
             path = folder / f"{chain.name}.jsonl"
             path.write_text("".join(json.dumps(line) + "\n" for line in (setup, *lines)))
             written.append(path)
         return written
 
 
+def _can_be_told(expected: Expected, said: Said, answer: Answer, *, begun: bool) -> bool:
+    """Whether a vector file has words for this input: it knows ids, but no bytes."""
+    candidate = said.candidate
+    if candidate is None:
+        return not isinstance(said.input, RefusedInput)
+    if not begun and answer.verdict == "height":
+        return False  # nothing told its height, which a vector file must
+    if expected.rules.mode is ForkMode.LONGEST and answer.verdict == "malformed":
+        return 0 <= candidate.weight <= MAX_WEIGHT  # weights are not read in this mode
+    known = expected.arrived.get(candidate.hash)
+    return not (answer.verdict == "conflict" and known is not None and known[0].content != candidate.content)
+
+
+def _with_height(chain: Chain, line: dict[str, Any]) -> dict[str, Any]:
+    """A vector file states every height, also those that the chain works out."""
+    if "hash" not in line or "height" in line:
+        return line
+    if isinstance(chain.feed, BitcoinFeed):
+        hash_, guess = bytes.fromhex(line["hash"]), 0
+    else:
+        hash_ = line["hash"].encode()
+        guess = chain.feed.heights[hash_]
+    return {**line, "height": chain.expected.model.height.get(hash_, guess)}
+
+
 STEPS: dict[str, Callable[[World, Choices], None]] = {
     "block": World.block,
+    "branch": World.branch,
     "final": World.final,
     "reorg": World.reorg,
     "other_plugin": World.other_plugin,
     "reopen": World.reopen,
     "compare": World.compare,
 }
-FREQUENCIES = {"block": 84, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2}
+FREQUENCIES = {"block": 82, "branch": 2, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2}
 
 
 def _opaque(name: str, choices: Choices) -> Chain:
     holes = choices.number(4) == 3
     rules = ForkRules(choices.pick(MODES), choices.pick(FINAL_DEPTHS), choices.pick(ORPHAN_LIMITS), holes)
-    return Chain(name, DevTranslator(), Expected("dev", "", rules), OpaqueFeed(holes=holes))
+    reach, claims = choices.pick(PACES)
+    return Chain(name, DevTranslator(), Expected("dev", "", rules), OpaqueFeed(holes=holes, claims=claims), final_reach=reach)
 
 
 def _bitcoin(choices: Choices) -> Chain:
     rules = ForkRules(choices.pick(MODES), choices.pick(FINAL_DEPTHS), choices.pick(ORPHAN_LIMITS))
-    return Chain("bitcoin", REGTEST, Expected("bitcoin", "regtest", rules), BitcoinFeed())
+    reach, _ = choices.pick(PACES)
+    return Chain("bitcoin", REGTEST, Expected("bitcoin", "regtest", rules), BitcoinFeed(), final_reach=reach)
 
 
 def _same(chain: Chain, what: str, found: object, expected: object) -> None:

@@ -26,6 +26,9 @@ class Model:
         self.rules = rules
         self.blocks: dict[bytes, Candidate] = {}
         self.height: dict[bytes, int] = {}
+        self.paths: dict[bytes, list[bytes]] = {}
+        """From the first block to this one."""
+        self.total: dict[bytes, int] = {}
         self.seen: dict[bytes, int] = {}
         self.claims: list[tuple[bytes, int]] = []
         self.waiting: list[Candidate] = []
@@ -37,17 +40,12 @@ class Model:
             self._connect(Candidate(root.hash, b"", root.height, 0), root.height)
             self.canonical, self.final_count = [root.hash], 1
 
-    def path(self, hash_: bytes) -> list[bytes]:
-        """From the first block to this one."""
-        path = [hash_]
-        while self.blocks[path[-1]].parent in self.blocks and path[-1] != next(iter(self.blocks)):
-            path.append(self.blocks[path[-1]].parent)
-        return path[::-1]
-
     def alive(self) -> list[bytes]:
         """Connected blocks that a chain through all final blocks can hold, without the final ones below the last."""
-        final = self.canonical[: self.final_count]
-        return [hash_ for hash_ in self.blocks if self.path(hash_)[: len(final)] == final]
+        if not self.final_count:
+            return list(self.blocks)
+        final = self.canonical[self.final_count - 1]
+        return [hash_ for hash_ in self.blocks if self.paths[hash_][self.final_count - 1 : self.final_count] == [final]]
 
     def block(self, block: Candidate) -> Answer:
         heights = [height for height in (block.height, block.final_height) if height is not None]
@@ -82,7 +80,7 @@ class Model:
                 else:
                     self._connect(orphan, height)
                     answer.connected.append(orphan.hash)
-        return self._then(answer, self.path(self._best(answer.connected)))
+        return self._then(answer, self.paths[self._best(answer.connected)])
 
     def finalize(self, hash_: bytes, height: int) -> Answer:
         if height < 0:
@@ -107,6 +105,8 @@ class Model:
     def _connect(self, block: Candidate, height: int) -> None:
         self.blocks[block.hash] = block
         self.height[block.hash] = height
+        self.paths[block.hash] = [*self.paths.get(block.parent, ()), block.hash]
+        self.total[block.hash] = block.weight + self.total.get(block.parent, 0)
         if block.hash not in self.seen:
             self._see(block)
         if block.final_height is not None:
@@ -135,7 +135,7 @@ class Model:
             return Answer("duplicate")
         if block.final_height is not None:
             self.claims.append((block.hash, block.final_height))
-        return self._then(Answer("accepted"), self.path(block.hash))
+        return self._then(Answer("accepted"), self.paths[block.hash])
 
     def _wait(self, block: Candidate) -> Answer:
         answer = Answer("orphan")
@@ -148,20 +148,19 @@ class Model:
             del self.seen[hash_]
         return answer
 
-    def _score(self, hash_: bytes) -> int:
-        if self.rules.mode is ForkMode.LONGEST:
-            return self.height[hash_]
-        return sum(self.blocks[ancestor].weight for ancestor in self.path(hash_))
+    def score(self, hash_: bytes) -> int:
+        """What decides, but in the mode follow."""
+        return self.height[hash_] if self.rules.mode is ForkMode.LONGEST else self.total[hash_]
 
     def _best(self, connected: list[bytes]) -> bytes:
         if self.rules.mode is ForkMode.FOLLOW:
             parents = {self.blocks[hash_].parent for hash_ in connected}
             return max((hash_ for hash_ in connected if hash_ not in parents), key=self.seen.__getitem__)
         alive = self.alive()
-        best = max(map(self._score, alive))
-        if self._score(self.canonical[-1]) == best:
+        best = max(map(self.score, alive))
+        if self.score(self.canonical[-1]) == best:
             return self.canonical[-1]
-        return min((hash_ for hash_ in alive if self._score(hash_) == best), key=self.seen.__getitem__)
+        return min((hash_ for hash_ in alive if self.score(hash_) == best), key=self.seen.__getitem__)
 
     def _then(self, answer: Answer, canonical: list[bytes], said: int = 0) -> Answer:
         """Switches to another canonical chain, and says what is final then."""

@@ -146,7 +146,7 @@ def test_the_tracker_agrees_with_the_plain_model_and_with_itself_after_restarts(
         assert lasting.tracker.state() == restarted.tracker.state()
         base = model.canonical[: max(model.final_count, 1)]
         held = {block.candidate.hash for block in lasting.tracker.state().window}
-        assert held == {hash_ for hash_ in model.blocks if model.path(hash_)[: len(base)] == base}
+        assert held == {hash_ for hash_ in model.blocks if model.paths[hash_][: len(base)] == base}
         statistics = lasting.tracker.statistics()
         assert statistics.window == len(held)
         assert statistics.side == len(held - set(model.canonical))

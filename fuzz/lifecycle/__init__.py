@@ -1,0 +1,1 @@
+"""The lifecycle machine: plugins' lives, with failures, hangs and cancellations anywhere in them."""

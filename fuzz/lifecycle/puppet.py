@@ -1,0 +1,166 @@
+"""The plugin that the lifecycle machine drives: what it does in each call, what it was asked, and its library."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import functools
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import supervm_rt
+
+SOURCE = Path(__file__).parent / "puppet.c"
+PLACEHOLDER = 0x53564D2D50555050
+BLOCKS = 20
+"""How many a worker that publishes sends in one life."""
+NOTES = 4096
+ID = "org.example.puppet"
+
+
+class Does(enum.IntEnum):
+    """What a call does."""
+
+    WELL = 0
+    FAILS = 1
+    SLOW = 2
+    WAITS = 3
+    """Until plugin_stop is called."""
+    HANGS = 4
+    DISAGREES = 5
+    """A manifest that is another plugin's."""
+
+
+class Works(enum.IntEnum):
+    """What the plugin's own thread does between start and stop."""
+
+    NOT = 0
+    PUBLISHES = 1
+    FLOODS = 2
+    ASKS_FOR_SHUTDOWN = 3
+    GIVES_UP = 4
+    CHATTERS = 5
+    STAYS = 6
+    """Longer than plugin_stop."""
+    KEEPS_A_RESERVATION = 7
+
+
+CALLS = ("constructor", "manifest", "init", "start", "stop", "destructor")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How one plugin behaves."""
+
+    manifest: Does = Does.WELL
+    init: Does = Does.WELL
+    start: Does = Does.WELL
+    stop: Does = Does.WELL
+    constructor: Does = Does.WELL
+    destructor: Does = Does.WELL
+    works: Works = Works.PUBLISHES
+    early: int = 0
+    """Blocks published inside plugin_init."""
+    broken: bool = False
+    """The library is cut short."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a call does not return by itself."""
+        return any(getattr(self, call) in {Does.HANGS, Does.WAITS} for call in CALLS)
+
+    @property
+    def may_be_abandoned(self) -> bool:
+        """Whether it may leave something behind that cannot be taken away."""
+        return self.hangs or self.works in {Works.STAYS, Works.KEEPS_A_RESERVATION}
+
+    def __str__(self) -> str:
+        said = [f"{call} {getattr(self, call).name.lower()}" for call in CALLS if getattr(self, call)]
+        said += [f"{self.early} blocks in init"] * (self.early > 0) + ["broken library"] * self.broken
+        return ", ".join([*said, f"works: {self.works.name.lower()}"])
+
+
+class Control(ctypes.Structure):
+    """The memory that the plugin reads and writes; see puppet.c."""
+
+    _fields_ = (
+        *((call, ctypes.c_uint8) for call in CALLS),
+        ("worker", ctypes.c_uint8),
+        ("early", ctypes.c_uint8),
+        ("released", ctypes.c_uint32),
+        ("hanging", ctypes.c_uint32),
+        ("threads", ctypes.c_uint32),
+        ("noted", ctypes.c_uint32),
+        ("published", ctypes.c_uint64),
+        ("notes", ctypes.c_char * NOTES),
+    )
+
+
+class Puppet:
+    """One plugin. The control block must outlive its library; who abandons it keeps it."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.control = Control(
+            **{call: int(getattr(part, call)) for call in CALLS}, worker=int(part.works), early=part.early
+        )
+
+    def code(self) -> bytes:
+        """The library, made for this plugin alone."""
+        code = library()
+        placeholder = PLACEHOLDER.to_bytes(8, "little")
+        if code.count(placeholder) != 1:
+            raise AssertionError("the library does not hold its placeholder once")
+        code = code.replace(placeholder, ctypes.addressof(self.control).to_bytes(8, "little"))
+        return code[:-2000] if self.part.broken else code
+
+    def folder(self, where: Path) -> Path:
+        """Writes the plugin's folder."""
+        where.mkdir()
+        (where / "plugin.so").write_bytes(self.code())
+        fields = {
+            "id": ID,
+            "name": "puppet",
+            "version": '"1.0.0"',
+            "chain": "dev",
+            "capabilities": "[block_stream]",
+            "binary": "./plugin.so",
+            "restart": "never",
+            "security": "{sandbox: false}",
+        }
+        (where / "plugin.yaml").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+        return where
+
+    @property
+    def lives(self) -> list[str]:
+        """What was called, life by life: each call's letter, small where it returned."""
+        noted = self.control.notes[: min(self.control.noted, NOTES)].decode()
+        return [f"C{life}" for life in noted.split("C")[1:]]
+
+    @property
+    def hanging(self) -> bool:
+        """Whether a call does not return at present."""
+        return bool(self.control.hanging)
+
+    @property
+    def published(self) -> int:
+        """Blocks that the host took, over all lives."""
+        return int(self.control.published)
+
+    def release(self) -> None:
+        """Lets everything that hangs go on."""
+        self.control.released = 1
+
+
+@functools.cache
+def library() -> bytes:
+    """Compiles the plugin, once."""
+    with tempfile.TemporaryDirectory(prefix="supervm-puppet-") as folder:
+        target = Path(folder) / "puppet.so"
+        flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run(
+            ["cc", *flags, f"-I{supervm_rt.get_include()}", "-pthread", "-o", str(target), str(SOURCE)], check=True
+        )
+        return target.read_bytes()

@@ -1,0 +1,401 @@
+"""Invariant: whatever plugins do in whichever call, and wherever the host is cancelled, told to stop or fails, a runtime ends:
+every state and call is one that the model allows, what was initialised was stopped, what the host took is in the store, the
+failure is named, and nothing is left running, open, mapped or on the disk, but what was reported as abandoned.
+
+A story is one runtime in one trio.run, with a clock that stands still for calls that are under way: time passes only where
+something hangs, so that a slow machine is no failure.
+"""
+
+from __future__ import annotations
+
+import enum
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+import trio.testing
+
+import supervm_rt
+from fuzz.lifecycle.leftovers import Holdings, holdings, left_since
+from fuzz.lifecycle.lives import check_lives, uninterrupted
+from fuzz.lifecycle.puppet import BLOCKS, Does, Part, Puppet, Works
+from fuzz.reorgs.choices import Choices
+from supervm_rt import (
+    Deadlines,
+    EventKind,
+    HostEvent,
+    PluginConfig,
+    PluginState,
+    PolicyLevel,
+    RestartLimits,
+    RestartPolicy,
+    Runtime,
+    RuntimeConfig,
+)
+
+LENGTH = 32
+"""Bytes that a story is made of."""
+DEADLINE = 1000.0
+"""Seconds of each call, on the story's clock."""
+MEMORY = Path("/dev/shm")
+ENDED = {PluginState.UNLOADED, PluginState.ABANDONED, PluginState.REFUSED, PluginState.QUARANTINED}
+ROUNDS = 3
+"""Lives after which a story with restarts ends."""
+
+_kept: list[Puppet] = []
+"""What was abandoned still reads its memory."""
+
+
+class Divergence(AssertionError):
+    """A runtime did what the model does not allow."""
+
+
+class Interruption(enum.StrEnum):
+    """What comes in between."""
+
+    NOT = "nothing"
+    CANCEL = "all is cancelled"
+    STOP = "the first plugin is told to stop"
+    FAIL = "the program around it fails"
+
+
+class Ending(enum.StrEnum):
+    """What is done when every plugin runs, has said all or has ended."""
+
+    LEAVE = "the runtime is left"
+    STOP = "each plugin is stopped"
+    AGAIN = "the first plugin is stopped and added again"
+
+
+@dataclass(frozen=True)
+class Story:
+    """One runtime's."""
+
+    parts: tuple[Part, ...]
+    restart: RestartPolicy = RestartPolicy.NEVER
+    ending: Ending = Ending.LEAVE
+    interruption: Interruption = Interruption.NOT
+    at: int = 0
+    """At which step of any task, counted from 1."""
+
+    def __str__(self) -> str:
+        parts = "".join(f"\n  plugin {index}: {part}" for index, part in enumerate(self.parts))
+        interruption = f"{self.interruption} at step {self.at}" if self.at else "nothing interrupts"
+        return f"restart {self.restart}; {self.ending}; {interruption}{parts}"
+
+
+class _Outside(Exception):
+    """The failure of the program around the runtime."""
+
+
+class _Interrupter(trio.abc.Instrument):
+    """Acts at the n-th step of any task but those that only watch."""
+
+    def __init__(self, at: int, action: Callable[[], None]) -> None:
+        self.steps = 0
+        self.ignored: set[trio.lowlevel.Task] = set()
+        self._at = at
+        self._action = action
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task in self.ignored:
+            return
+        self.steps += 1
+        if self.steps == self._at:
+            self._action()
+
+
+class _Play:
+    """One run of a story."""
+
+    def __init__(self, story: Story, folder: Path) -> None:
+        self.story = story
+        self.store = folder / "store.db"
+        self.puppets = [Puppet(part) for part in story.parts]
+        self.configs = [
+            PluginConfig(path=puppet.folder(folder / f"plugin-{index}"), name=f"plugin-{index}", chain=f"chain-{index}")
+            for index, puppet in enumerate(self.puppets)
+        ]
+        self.events: list[HostEvent] = []
+        self.steps = 0
+        self._changed = trio.Event()
+        self._interrupted = trio.Event()
+        self._scope = trio.CancelScope()
+        self._clock = trio.testing.MockClock(rate=1.0)
+
+    def run(self) -> None:
+        """Plays it. What comes out is what came out of the runtime."""
+        action = self._scope.cancel if self.story.interruption is Interruption.CANCEL else self._interrupted.set
+        interrupter = _Interrupter(self.story.at, action)
+        try:
+            trio.run(self._main, interrupter, clock=self._clock, instruments=[interrupter])
+        except* _Outside:
+            if self.story.interruption is not Interruption.FAIL:
+                raise
+        self.steps = interrupter.steps
+
+    def _receive(self, event: HostEvent) -> None:
+        self.events.append(event)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def _main(self, interrupter: _Interrupter) -> None:
+        async with trio.open_nursery() as around:
+            if any(part.hangs for part in self.story.parts):
+                await around.start(self._pass_time, interrupter)
+            try:
+                with self._scope:
+                    await self._live()
+            finally:
+                around.cancel_scope.cancel()
+
+    async def _pass_time(
+        self, interrupter: _Interrupter, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Lets deadlines pass while a call does not return."""
+        interrupter.ignored.add(trio.lowlevel.current_task())
+        task_status.started()
+        while True:
+            await trio.sleep(0.001)
+            if any(puppet.hanging for puppet in self.puppets):
+                self._clock.jump(DEADLINE + 1)
+
+    async def _live(self) -> None:
+        config = RuntimeConfig(
+            store=self.store,
+            plugins=tuple(self.configs),
+            policy=PolicyLevel.DEV,
+            ring_bytes=1 << 16,
+            deadlines=Deadlines(load=DEADLINE, init=DEADLINE, start=DEADLINE, stop=DEADLINE),
+            restarts=RestartLimits(first_delay=0.001, longest_delay=0.002, failures=ROUNDS, window=60),
+        )
+        if self.story.restart is not RestartPolicy.NEVER:
+            config = _with_restart(config, self.story.restart)
+        async with supervm_rt.open_runtime(config, receivers=(self._receive,)) as runtime, trio.open_nursery() as nursery:
+            if self.story.interruption is Interruption.STOP:
+                nursery.start_soon(self._stop_when_told, runtime)
+            nursery.start_soon(self._go_through, runtime, nursery)
+            if self.story.interruption is Interruption.FAIL:
+                await self._interrupted.wait()
+                raise _Outside
+
+    async def _stop_when_told(self, runtime: Runtime) -> None:
+        await self._interrupted.wait()
+        await runtime.stop("plugin-0")
+
+    async def _go_through(self, runtime: Runtime, nursery: trio.Nursery) -> None:
+        await self._settle(runtime)
+        if self.story.ending is not Ending.LEAVE:
+            stopped = list(runtime.plugins)[: 1 if self.story.ending is Ending.AGAIN else None]
+            for plugin in stopped:
+                status = await runtime.stop(plugin)
+                if status.state not in ENDED or not status.finished:
+                    raise Divergence(f"{plugin} was stopped and is {status.state}")
+        if self.story.ending is Ending.AGAIN:
+            await runtime.add(self.configs[0])
+            await self._settle(runtime)
+        nursery.cancel_scope.cancel()
+
+    async def _settle(self, runtime: Runtime) -> None:
+        """Until each runs (and has said all, if it ever does), or has ended, or has lived often enough."""
+        while True:
+            changed = self._changed
+            statuses = runtime.plugins.values()
+            if all(self._settled(status, puppet) for status, puppet in zip(statuses, self.puppets, strict=True)):
+                return
+            await changed.wait()
+
+    def _settled(self, status: supervm_rt.PluginStatus, puppet: Puppet) -> bool:
+        if self.story.restart is not RestartPolicy.NEVER and status.generation >= ROUNDS:
+            return True
+        if status.state in ENDED:
+            # With restarts, an end is one only where the supervisor says so: and it does, without an event, after a refusal.
+            return self.story.restart is RestartPolicy.NEVER or status.finished or status.state is PluginState.REFUSED or (
+                self.story.restart is RestartPolicy.ON_FAILURE and status.failure is None
+            ) or _is_permanent(puppet.part) or self.story.interruption is Interruption.STOP
+        if status.state is not PluginState.RUNNING:
+            return False
+        return status.idle or puppet.part.works not in {Works.PUBLISHES, Works.ASKS_FOR_SHUTDOWN, Works.GIVES_UP}
+
+
+def _is_permanent(part: Part) -> bool:
+    return part.broken or part.manifest in {Does.FAILS, Does.DISAGREES}
+
+
+def _with_restart(config: RuntimeConfig, restart: RestartPolicy) -> RuntimeConfig:
+    from dataclasses import replace
+
+    return replace(config, plugins=tuple(replace(plugin, restart=restart) for plugin in config.plugins))
+
+
+def make_story(choices: Choices) -> Story:
+    """Zeros: one plugin that does well, which nothing interrupts."""
+    interruption = choices.pick((Interruption.NOT, Interruption.CANCEL, Interruption.STOP, Interruption.FAIL))
+    at = 1 + choices.number(160)
+    ending = choices.pick((Ending.LEAVE, Ending.LEAVE, Ending.STOP, Ending.AGAIN))
+    restart = choices.pick((RestartPolicy.NEVER, RestartPolicy.NEVER, RestartPolicy.ON_FAILURE, RestartPolicy.ALWAYS))
+    hanging = choices.seldom(24)
+    count = 1 if hanging else choices.pick((1, 1, 2, 3))
+    parts = tuple(_part(choices) for _ in range(count))
+    if hanging:
+        parts, restart = (_hanging(parts[0], choices),), RestartPolicy.NEVER
+    if restart is not RestartPolicy.NEVER and ending is Ending.AGAIN:
+        ending = Ending.LEAVE
+    return Story(parts, restart, ending, interruption, 0 if interruption is Interruption.NOT else at)
+
+
+def _part(choices: Choices) -> Part:
+    well, slow, fails = Does.WELL, Does.SLOW, Does.FAILS
+    mostly = (well, well, well, well, slow, fails)
+    return Part(
+        works=choices.pick((Works.PUBLISHES, Works.NOT, Works.FLOODS, Works.ASKS_FOR_SHUTDOWN, Works.GIVES_UP, Works.CHATTERS)),
+        early=choices.pick((0, 0, 0, 3)),
+        manifest=choices.pick((well, well, well, well, well, slow, fails, Does.DISAGREES)),
+        init=choices.pick(mostly),
+        start=choices.pick(mostly),
+        stop=choices.pick(mostly),
+        constructor=choices.pick((well, well, slow)),
+        destructor=choices.pick((well, well, slow)),
+        broken=choices.seldom(24),
+    )
+
+
+def _hanging(part: Part, choices: Choices) -> Part:
+    from dataclasses import replace
+
+    changes: tuple[dict[str, Does | Works], ...] = (
+        {"init": Does.HANGS},
+        {"start": Does.HANGS},
+        {"start": Does.WAITS},
+        {"stop": Does.HANGS},
+        {"manifest": Does.HANGS},
+        {"constructor": Does.HANGS},
+        {"destructor": Does.HANGS},
+        {"works": Works.STAYS},
+        {"works": Works.KEEPS_A_RESERVATION},
+    )
+    return replace(part, **choices.pick(changes), broken=False)  # type: ignore[arg-type]
+
+
+def play(story: Story) -> int:
+    """Plays a story and compares. Returns at how many steps it could have been interrupted. Raises Divergence."""
+    folder = Path(tempfile.mkdtemp(prefix="supervm-lifecycle-", dir=MEMORY if MEMORY.is_dir() else None))
+    before = holdings()
+    usual = tempfile.tempdir
+    (folder / "tmp").mkdir()
+    tempfile.tempdir = str(folder / "tmp")
+    try:
+        played = _Play(story, folder)
+        try:
+            played.run()
+        except Divergence:
+            raise
+        except BaseException as error:
+            raise Divergence(f"{error!r} came out of the runtime") from error
+        _check(played, folder, before)
+        return played.steps
+    finally:
+        tempfile.tempdir = usual
+        shutil.rmtree(folder)
+
+
+def _check(played: _Play, folder: Path, before: Holdings) -> None:
+    states = {
+        config.name: [
+            str(event.data["to"])
+            for event in played.events
+            if event.kind is EventKind.PLUGIN_STATE and event.plugin == config.name
+        ]
+        for config in played.configs
+    }
+    abandoned = [index for index, config in enumerate(played.configs) if "abandoned" in states[config.name]]
+    for index in abandoned:
+        if not played.puppets[index].part.may_be_abandoned:
+            reasons = [event.message for event in played.events if event.kind is EventKind.PLUGIN_ABANDONED]
+            raise Divergence(f"plugin {index} was abandoned: {reasons}")
+    for index, puppet in enumerate(played.puppets):
+        name = f"plugin-{index}"
+        problem = check_lives(states[name], puppet.lives, puppet.part) or _check_whole(played, index, states[name])
+        if problem:
+            raise Divergence(f"plugin {index}: {problem}; {states[name]}, {puppet.lives}")
+        if index not in abandoned:
+            _check_store(played, index)
+    _check_left(played, abandoned, before)
+    found = {path.name for path in folder.iterdir()} - {config.name for config in played.configs}
+    if not found <= {"store.db", "store.db.lock", "tmp"} or list((folder / "tmp").iterdir()):
+        raise Divergence(f"files are left: {sorted(found)}, {list((folder / 'tmp').iterdir())}")
+
+
+def _check_whole(played: _Play, index: int, states: list[str]) -> str | None:
+    """A life that nobody interrupted went as it had to."""
+    story, part = played.story, played.puppets[index].part
+    if story.restart is not RestartPolicy.NEVER:
+        return None
+    if story.interruption not in {Interruption.NOT, Interruption.STOP} or (story.interruption is Interruption.STOP and not index):
+        return None
+    again = story.ending is Ending.AGAIN and index == 0
+    life = uninterrupted(part)
+    failures = [
+        event.message for event in played.events if event.kind is EventKind.PLUGIN_FAILED and event.plugin == f"plugin-{index}"
+    ]
+    halves = [states]
+    if again:
+        if len(states) % 2 or len(failures) % 2:
+            return f"two lives differ, failures {failures}"
+        halves = [states[: len(states) // 2], states[len(states) // 2 :]]
+        if played.puppets[index].part.works in {Works.ASKS_FOR_SHUTDOWN, Works.GIVES_UP}:
+            return None  # the two lives may differ by a state
+    for half in halves:
+        if not life.states.fullmatch(" ".join(half)):
+            return f"expected the states {life.states.pattern}"
+    lives = played.puppets[index].lives
+    if life.calls is not None and not all(life.calls.fullmatch(calls) for calls in lives):
+        return f"expected the calls {life.calls.pattern}"
+    if len(failures) != (life.failure is not None) * (1 + again) or any(str(life.failure) not in said for said in failures):
+        if life.failure != "":
+            return f"expected the failure {life.failure}, not {failures}"
+    settled = part.works is Works.PUBLISHES and "running" in states
+    if settled and played.puppets[index].published != (BLOCKS + part.early) * (1 + again):
+        return f"it published {played.puppets[index].published} blocks"
+    return None
+
+
+def _check_store(played: _Play, index: int) -> None:
+    """What the host took is there, and the position with it."""
+    published = played.puppets[index].published
+    if not played.store.exists():
+        if published:
+            raise Divergence(f"plugin {index} published {published} blocks, and there is no store")
+        return
+    with supervm_rt.Store.open(played.store, read_only=True) as store:
+        position = store.position(f"plugin-{index}", f"chain-{index}")
+        found = 0 if position is None else int.from_bytes(position, "little")
+        tip = store.chain(f"chain-{index}").tip() if any(chain.name == f"chain-{index}" for chain in store.chains()) else None
+    height = 0 if tip is None else tip.height
+    if not found == height == published:
+        raise Divergence(f"plugin {index} published {published} blocks; the tip is {height}, the position {found}")
+
+
+def _check_left(played: _Play, abandoned: list[int], before: Holdings) -> None:
+    for puppet in played.puppets:
+        puppet.release()
+    if not abandoned:
+        left = left_since(before)
+        if left:
+            raise Divergence(f"left behind: {left}")
+        return
+    _kept.extend(played.puppets[index] for index in abandoned)
+    lives = sum(event.kind is EventKind.PLUGIN_ABANDONED for event in played.events)
+    allowed = Holdings(
+        threads=before.threads,
+        descriptors=before.descriptors + holdings().descriptors,
+        mappings=before.mappings + holdings().mappings,
+        slots=before.slots + lives,
+        children=before.children,
+    )
+    left = left_since(allowed)
+    if left:
+        raise Divergence(f"left behind, beyond {lives} abandoned: {left}")
