@@ -51,6 +51,10 @@ class InProcessTransport:
         self._initialising: ForeignCall[int] | None = None
         self._starting: ForeignCall[int] | None = None
         self._calls: list[ForeignCall[Any]] = []
+        self._next = "load"
+        """The one call of load, grant, init and start that may come next; none of them where it is empty."""
+        self._ended = False
+        """It was stopped, unloaded or given up."""
         self._shutdown_told = False
         self._last_statistics: RingStatistics | None = None
 
@@ -59,6 +63,13 @@ class InProcessTransport:
         if self._plugin is None:
             raise LifecycleError(f"{self._name}: not loaded")
         return self._plugin
+
+    def _take(self, call: str) -> None:
+        """Takes the call that is next, so that none is made twice. Raises LifecycleError for any other, and changes nothing."""
+        if call != self._next or self._ended:
+            allowed = f"{self._next} is next" if self._next and not self._ended else "nothing can be begun any more"
+            raise LifecycleError(f"{self._name}: {call} was called out of order ({allowed})", remedy="load, grant, init, start, stop")
+        self._next = ""
 
     def _call(self, function: Callable[[], T], what: str) -> ForeignCall[T]:
         call = ForeignCall(function, f"{self._name}: {what}")
@@ -79,6 +90,7 @@ class InProcessTransport:
             finally:
                 self._library.close()
 
+        self._take("load")
         self._loading = self._call(construct, "loading")
         try:
             self._plugin = await self._loading.wait(self._deadlines.load)
@@ -92,20 +104,29 @@ class InProcessTransport:
         asking = self._call(self._plugin.manifest_json, "plugin_get_manifest_json")
         with trio.CancelScope(shield=True):
             said = await asking.wait(self._deadlines.load)
+        self._next = "grant"
         return said  # noqa: RET504 - to a type checker a cancel scope may swallow what is inside it
 
     def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
         """Says what host_get_extension and the callbacks may answer."""
-        self._loaded.grant(capabilities=frozenset(map(str, capabilities)), configuration=configuration, position=position)
+        plugin = self._loaded
+        self._take("grant")
+        plugin.grant(capabilities=frozenset(map(str, capabilities)), configuration=configuration, position=position)
+        self._next = "init"
 
     async def init(self) -> None:
         """plugin_init."""
-        self._initialising = self._call(self._loaded.init, "plugin_init")
+        plugin = self._loaded
+        self._take("init")
+        self._initialising = self._call(plugin.init, "plugin_init")
         self._check("plugin_init", await self._initialising.wait(self._deadlines.init))
+        self._next = "start"
 
     async def start(self) -> None:
         """plugin_start."""
-        self._starting = self._call(self._loaded.start, "plugin_start")
+        plugin = self._loaded
+        self._take("start")
+        self._starting = self._call(plugin.start, "plugin_start")
         self._check("plugin_start", await self._starting.wait(self._deadlines.start))
 
     def _check(self, call: str, code: int) -> None:
@@ -144,6 +165,9 @@ class InProcessTransport:
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the host, then plugin_stop where it was started. Raises CallOverdue."""
         plugin = self._loaded
+        if self._ended:
+            raise LifecycleError(f"{self._name}: stop was called out of order (it has ended)", remedy="stop once, before unload")
+        self._ended = True
         plugin.begin_stop()
         with trio.CancelScope(shield=True):
             begun = trio.current_time()
@@ -157,6 +181,7 @@ class InProcessTransport:
 
     async def unload(self) -> None:
         """Unmaps the library and frees its slot. Raises LifecycleError, CallOverdue: then it was abandoned."""
+        self._ended = True
         with trio.CancelScope(shield=True):
             await self._finish_loading()
             if self._plugin is not None and not self._plugin.closed:
@@ -184,6 +209,7 @@ class InProcessTransport:
 
     def abandon(self) -> None:
         """Gives the plugin up: thread, slot and mapping stay."""
+        self._ended = True
         if self._plugin is not None and not self._plugin.closed:
             self._plugin.begin_stop()
             self._plugin.abandon()

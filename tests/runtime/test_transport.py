@@ -1,0 +1,91 @@
+"""Calls of a transport out of their order are refused, and spoil nothing (clause L1)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from fuzz.lifecycle.puppet import Part, Puppet, Works
+from supervm_rt import Deadlines
+from supervm_rt._abi import SealedLibrary, slots_in_use
+from supervm_rt.errors import LifecycleError
+from supervm_rt.model.manifest import Capability
+from supervm_rt.transports.native.in_process import InProcessTransport
+
+DEADLINES = Deadlines(load=60, init=60, start=60, stop=60)
+
+
+def transport(puppet: Puppet) -> InProcessTransport:
+    return InProcessTransport(
+        SealedLibrary(puppet.code()), name="it", generation=1, ring_bytes=1 << 16, heartbeat=None, deadlines=DEADLINES
+    )
+
+
+def call(it: InProcessTransport, name: str) -> Callable[[], Awaitable[object]]:
+    async def grant() -> None:
+        it.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=b"{}", position=None)
+
+    async def abandon() -> None:
+        it.abandon()
+
+    others: dict[str, Callable[[], Awaitable[object]]] = {"grant": grant, "abandon": abandon}
+    return others[name] if name in others else getattr(it, name)  # type: ignore[no-any-return]
+
+
+WELL = "CcMmFfIiSsTtDd"
+
+
+@pytest.mark.parametrize(
+    ("calls", "refused", "lived"),
+    [
+        ("load load grant init start stop", [1], WELL),
+        ("load grant init init start stop", [3], WELL),
+        ("load grant init start start stop", [4], WELL),
+        ("load grant start init start stop", [2], WELL),
+        ("load init grant init start stop", [1], WELL),
+        ("load grant init grant start stop", [3], WELL),
+        ("load grant init start stop stop", [5], WELL),
+        ("load grant stop init", [3], "CcMmFfDd"),
+        ("load grant init stop start", [4], "CcMmFfIiTtDd"),
+        ("unload load", [1], ""),
+        ("load unload load", [2], "CcMmFfDd"),
+        ("abandon load", [1], ""),
+    ],
+)
+def test_a_call_out_of_order_is_refused_and_spoils_nothing(calls: str, refused: list[int], lived: str) -> None:
+    puppet = Puppet(Part(works=Works.NOT))
+    before = slots_in_use()
+
+    async def main() -> None:
+        it = transport(puppet)
+        for index, name in enumerate(calls.split()):
+            if index in refused:
+                with pytest.raises(LifecycleError, match="it: "):
+                    await call(it, name)()
+            else:
+                await call(it, name)()
+        await it.unload()
+
+    trio.run(main)
+    assert "".join(puppet.lives) == lived
+    assert slots_in_use() == before
+
+
+def test_a_load_that_was_cancelled_cannot_be_begun_again() -> None:
+    puppet = Puppet(Part(works=Works.NOT))
+    before = slots_in_use()
+
+    async def main() -> None:
+        it = transport(puppet)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await it.load()
+        with pytest.raises(LifecycleError, match="it: "):
+            await it.load()
+        await it.unload()
+
+    trio.run(main)
+    assert puppet.lives == ["CcDd"]
+    assert slots_in_use() == before
