@@ -57,10 +57,10 @@ def holdings() -> Holdings:
     descriptors: Counter[str] = Counter()
     for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the listing itself opens one, which is gone by then
         try:
-            target = os.readlink(f"/proc/self/fd/{number}")
+            target = str(Path(f"/proc/self/fd/{number}").readlink())
         except OSError:
             continue
-        descriptors[target.split(":")[0] if target.startswith(("pipe", "socket")) else target] += 1
+        descriptors[target.split(":", maxsplit=1)[0] if target.startswith(("pipe", "socket")) else target] += 1
     lines = Path("/proc/self/maps").read_text().splitlines()
     return Holdings(
         threads=threads,

@@ -8,11 +8,16 @@ something hangs, so that a slow machine is no failure.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
@@ -46,11 +51,34 @@ ROUNDS = 3
 """Lives after which a story with restarts ends."""
 
 _kept: list[Puppet] = []
-"""What was abandoned still reads its memory."""
 
 
 class Divergence(AssertionError):
     """A runtime did what the model does not allow."""
+
+
+def keep(puppet: Puppet) -> None:
+    """One that was abandoned still reads its memory: it stays for the life of the process."""
+    puppet.release()
+    _kept.append(puppet)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing may fail where nobody can catch it: in a destructor or a thread. Raises Divergence at the end."""
+    failures: list[str] = []
+    usual, usual_in_threads = sys.unraisablehook, threading.excepthook
+    sys.unraisablehook = lambda what: failures.append(f"{what.exc_value!r} in {what.object!r}")
+    threading.excepthook = lambda what: failures.append(f"{what.exc_value!r} in {what.thread!r}")
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        sys.unraisablehook, threading.excepthook = usual, usual_in_threads
+    failures += [str(one.message) for one in warned]
+    if failures:
+        raise Divergence(f"nobody caught: {failures}")
 
 
 class Interruption(enum.StrEnum):
@@ -96,6 +124,7 @@ class _Interrupter(trio.abc.Instrument):
 
     def __init__(self, at: int, action: Callable[[], None]) -> None:
         self.steps = 0
+        self.acted = False
         self.ignored: set[trio.lowlevel.Task] = set()
         self._at = at
         self._action = action
@@ -105,6 +134,7 @@ class _Interrupter(trio.abc.Instrument):
             return
         self.steps += 1
         if self.steps == self._at:
+            self.acted = True
             self._action()
 
 
@@ -121,6 +151,8 @@ class _Play:
         ]
         self.events: list[HostEvent] = []
         self.steps = 0
+        self.interrupted_in: str | None = None
+        """The first plugin's state when the interruption came."""
         self._changed = trio.Event()
         self._interrupted = trio.Event()
         self._scope = trio.CancelScope()
@@ -128,7 +160,12 @@ class _Play:
 
     def run(self) -> None:
         """Plays it. What comes out is what came out of the runtime."""
-        action = self._scope.cancel if self.story.interruption is Interruption.CANCEL else self._interrupted.set
+
+        def action() -> None:
+            states = self.states(0)
+            self.interrupted_in = states[-1] if states else "registered"
+            self._scope.cancel() if self.story.interruption is Interruption.CANCEL else self._interrupted.set()
+
         interrupter = _Interrupter(self.story.at, action)
         try:
             trio.run(self._main, interrupter, clock=self._clock, instruments=[interrupter])
@@ -136,6 +173,14 @@ class _Play:
             if self.story.interruption is not Interruption.FAIL:
                 raise
         self.steps = interrupter.steps
+
+    def states(self, index: int) -> list[str]:
+        """All that this plugin went through."""
+        return [
+            str(event.data["to"])
+            for event in self.events
+            if event.kind is EventKind.PLUGIN_STATE and event.plugin == f"plugin-{index}"
+        ]
 
     def _receive(self, event: HostEvent) -> None:
         self.events.append(event)
@@ -152,9 +197,7 @@ class _Play:
             finally:
                 around.cancel_scope.cancel()
 
-    async def _pass_time(
-        self, interrupter: _Interrupter, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def _pass_time(self, interrupter: _Interrupter, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Lets deadlines pass while a call does not return."""
         interrupter.ignored.add(trio.lowlevel.current_task())
         task_status.started()
@@ -212,10 +255,15 @@ class _Play:
         if self.story.restart is not RestartPolicy.NEVER and status.generation >= ROUNDS:
             return True
         if status.state in ENDED:
-            # With restarts, an end is one only where the supervisor says so: and it does, without an event, after a refusal.
-            return self.story.restart is RestartPolicy.NEVER or status.finished or status.state is PluginState.REFUSED or (
-                self.story.restart is RestartPolicy.ON_FAILURE and status.failure is None
-            ) or _is_permanent(puppet.part) or self.story.interruption is Interruption.STOP
+            # With restarts only some ends are the last one; none of them is followed by an event that would say so.
+            part, restart = puppet.part, self.story.restart
+            last = (
+                restart is RestartPolicy.NEVER
+                or status.finished
+                or status.state in {PluginState.REFUSED, PluginState.QUARANTINED}
+            )
+            well = restart is RestartPolicy.ON_FAILURE and status.failure is None
+            return last or well or _is_permanent(part) or self.story.interruption is Interruption.STOP
         if status.state is not PluginState.RUNNING:
             return False
         return status.idle or puppet.part.works not in {Works.PUBLISHES, Works.ASKS_FOR_SHUTDOWN, Works.GIVES_UP}
@@ -226,15 +274,13 @@ def _is_permanent(part: Part) -> bool:
 
 
 def _with_restart(config: RuntimeConfig, restart: RestartPolicy) -> RuntimeConfig:
-    from dataclasses import replace
-
     return replace(config, plugins=tuple(replace(plugin, restart=restart) for plugin in config.plugins))
 
 
 def make_story(choices: Choices) -> Story:
     """Zeros: one plugin that does well, which nothing interrupts."""
     interruption = choices.pick((Interruption.NOT, Interruption.CANCEL, Interruption.STOP, Interruption.FAIL))
-    at = 1 + choices.number(160)
+    at = 1 + choices.number(120)
     ending = choices.pick((Ending.LEAVE, Ending.LEAVE, Ending.STOP, Ending.AGAIN))
     restart = choices.pick((RestartPolicy.NEVER, RestartPolicy.NEVER, RestartPolicy.ON_FAILURE, RestartPolicy.ALWAYS))
     hanging = choices.seldom(24)
@@ -264,8 +310,6 @@ def _part(choices: Choices) -> Part:
 
 
 def _hanging(part: Part, choices: Choices) -> Part:
-    from dataclasses import replace
-
     changes: tuple[dict[str, Does | Works], ...] = (
         {"init": Does.HANGS},
         {"start": Does.HANGS},
@@ -280,8 +324,8 @@ def _hanging(part: Part, choices: Choices) -> Part:
     return replace(part, **choices.pick(changes), broken=False)  # type: ignore[arg-type]
 
 
-def play(story: Story) -> int:
-    """Plays a story and compares. Returns at how many steps it could have been interrupted. Raises Divergence."""
+def play(story: Story, met: Counter[str] | None = None) -> int:
+    """Plays a story and compares; counts in ``met`` what happened. Returns the number of steps. Raises Divergence."""
     folder = Path(tempfile.mkdtemp(prefix="supervm-lifecycle-", dir=MEMORY if MEMORY.is_dir() else None))
     before = holdings()
     usual = tempfile.tempdir
@@ -290,37 +334,43 @@ def play(story: Story) -> int:
     try:
         played = _Play(story, folder)
         try:
-            played.run()
+            with quiet():
+                played.run()
         except Divergence:
             raise
-        except BaseException as error:
+        except Exception as error:
             raise Divergence(f"{error!r} came out of the runtime") from error
         _check(played, folder, before)
+        if met is not None:
+            _count(played, met)
         return played.steps
     finally:
         tempfile.tempdir = usual
         shutil.rmtree(folder)
 
 
+def _count(played: _Play, met: Counter[str]) -> None:
+    met["stories"] += 1
+    if played.interrupted_in is not None:
+        met[f"{played.story.interruption}, {played.interrupted_in}"] += 1
+    for event in played.events:
+        if event.kind is EventKind.PLUGIN_STATE:
+            met[f"state {event.data['to']}"] += 1
+        elif event.kind in {EventKind.PLUGIN_FAILED, EventKind.PLUGIN_RESTARTING, EventKind.PLUGIN_SHUTDOWN_REQUESTED}:
+            met[str(event.kind)] += 1
+
+
 def _check(played: _Play, folder: Path, before: Holdings) -> None:
-    states = {
-        config.name: [
-            str(event.data["to"])
-            for event in played.events
-            if event.kind is EventKind.PLUGIN_STATE and event.plugin == config.name
-        ]
-        for config in played.configs
-    }
-    abandoned = [index for index, config in enumerate(played.configs) if "abandoned" in states[config.name]]
+    states = [played.states(index) for index in range(len(played.puppets))]
+    abandoned = [index for index, lived in enumerate(states) if "abandoned" in lived]
     for index in abandoned:
         if not played.puppets[index].part.may_be_abandoned:
             reasons = [event.message for event in played.events if event.kind is EventKind.PLUGIN_ABANDONED]
             raise Divergence(f"plugin {index} was abandoned: {reasons}")
     for index, puppet in enumerate(played.puppets):
-        name = f"plugin-{index}"
-        problem = check_lives(states[name], puppet.lives, puppet.part) or _check_whole(played, index, states[name])
+        problem = check_lives(states[index], puppet.lives, puppet.part) or _check_whole(played, index, states[index])
         if problem:
-            raise Divergence(f"plugin {index}: {problem}; {states[name]}, {puppet.lives}")
+            raise Divergence(f"plugin {index}: {problem}; {states[index]}, {puppet.lives}")
         if index not in abandoned:
             _check_store(played, index)
     _check_left(played, abandoned, before)
@@ -354,9 +404,9 @@ def _check_whole(played: _Play, index: int, states: list[str]) -> str | None:
     lives = played.puppets[index].lives
     if life.calls is not None and not all(life.calls.fullmatch(calls) for calls in lives):
         return f"expected the calls {life.calls.pattern}"
-    if len(failures) != (life.failure is not None) * (1 + again) or any(str(life.failure) not in said for said in failures):
-        if life.failure != "":
-            return f"expected the failure {life.failure}, not {failures}"
+    count = 0 if life.failure is None else 1 + again
+    if life.failure != "" and (len(failures) != count or any(str(life.failure) not in said for said in failures)):
+        return f"expected the failure {life.failure}, not {failures}"
     settled = part.works is Works.PUBLISHES and "running" in states
     if settled and played.puppets[index].published != (BLOCKS + part.early) * (1 + again):
         return f"it published {played.puppets[index].published} blocks"
@@ -387,7 +437,8 @@ def _check_left(played: _Play, abandoned: list[int], before: Holdings) -> None:
         if left:
             raise Divergence(f"left behind: {left}")
         return
-    _kept.extend(played.puppets[index] for index in abandoned)
+    for index in abandoned:
+        keep(played.puppets[index])
     lives = sum(event.kind is EventKind.PLUGIN_ABANDONED for event in played.events)
     allowed = Holdings(
         threads=before.threads,

@@ -77,7 +77,7 @@ def run_machine(seed: int) -> str | None:
     """A few worlds of the hypothesis machine; None, or what went wrong, when the shortest story was found."""
     seeded = with_seed(seed)(type("Seeded", (machine.ReorgMachine,), {}))
     try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             seeded, settings=settings(max_examples=MACHINE_WORLDS, stateful_step_count=50, deadline=None, database=None)
         )
     except Exception:

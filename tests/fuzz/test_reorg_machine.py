@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_machine_agrees_with_the_model() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine.ReorgMachine, settings=settings(max_examples=30, stateful_step_count=40, derandomize=True, database=None)
     )
 

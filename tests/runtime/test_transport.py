@@ -31,7 +31,7 @@ def call(it: InProcessTransport, name: str) -> Callable[[], Awaitable[object]]:
         it.abandon()
 
     others: dict[str, Callable[[], Awaitable[object]]] = {"grant": grant, "abandon": abandon}
-    return others[name] if name in others else getattr(it, name)  # type: ignore[no-any-return]
+    return others[name] if name in others else getattr(it, name)
 
 
 WELL = "CcMmFfIiSsTtDd"

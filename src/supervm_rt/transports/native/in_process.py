@@ -68,7 +68,9 @@ class InProcessTransport:
         """Takes the call that is next, so that none is made twice. Raises LifecycleError for any other, and changes nothing."""
         if call != self._next or self._ended:
             allowed = f"{self._next} is next" if self._next and not self._ended else "nothing can be begun any more"
-            raise LifecycleError(f"{self._name}: {call} was called out of order ({allowed})", remedy="load, grant, init, start, stop")
+            raise LifecycleError(
+                f"{self._name}: {call} was called out of order ({allowed})", remedy="load, grant, init, start, stop"
+            )
         self._next = ""
 
     def _call(self, function: Callable[[], T], what: str) -> ForeignCall[T]:
@@ -105,7 +107,7 @@ class InProcessTransport:
         with trio.CancelScope(shield=True):
             said = await asking.wait(self._deadlines.load)
         self._next = "grant"
-        return said  # noqa: RET504 - to a type checker a cancel scope may swallow what is inside it
+        return said
 
     def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
         """Says what host_get_extension and the callbacks may answer."""
