@@ -94,7 +94,7 @@ def simplify(play: Play, data: bytes) -> bytes:
     return data
 
 
-def child(first: int, last: int, seconds: float) -> int:
+def child(first: int, last: int, seconds: float, repeat: int) -> int:
     """Plays the seeds from ``first`` to below ``last``, for as long as there are time and slots. One line for each thing said."""
     met: Counter[str] = Counter()
     end = time.monotonic() + seconds
@@ -104,7 +104,9 @@ def child(first: int, last: int, seconds: float) -> int:
         faulthandler.dump_traceback_later(LONGEST, exit=True)
         play, data = plan(seed)
         try:
-            play(data, met)
+            for _ in range(repeat):
+                play(data, met)
+                faulthandler.dump_traceback_later(LONGEST, exit=True)
         except Exception as error:
             faulthandler.cancel_dump_traceback_later()
             plain = simplify(play, data)
@@ -133,11 +135,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--executions", type=int, help="end after so many seeds, whatever the time")
     parser.add_argument("--seed", type=int, help="of the first story; each further one has the next (a random one)")
+    parser.add_argument("--repeat", type=int, default=1, help="play each so often: threads interleave as they like")
     parser.add_argument("--statistics", action="store_true", help="print what was met, and how often")
     parser.add_argument("--child", type=int, metavar="LAST", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        return child(options.seed, options.child, options.seconds)
+        return child(options.seed, options.child, options.seconds, options.repeat)
     first = options.seed if options.seed is not None else secrets.randbelow(2**40)
     print(f"first seed {first}", flush=True)
     last = first + options.executions if options.executions is not None else sys.maxsize
@@ -145,7 +148,7 @@ def main() -> int:
     met: Counter[str] = Counter()
     seed = first
     while seed < last and time.monotonic() < end:
-        said, status = _run_child(seed, last, min(end - time.monotonic(), 1e9))
+        said, status = _run_child(seed, last, min(end - time.monotonic(), 1e9), options.repeat)
         met.update(said.get("met", {}))
         if "next" not in said or status != 0:
             return _report(said, status, met)
@@ -162,9 +165,10 @@ def main() -> int:
     return 0
 
 
-def _run_child(first: int, last: int, seconds: float) -> tuple[dict[str, Any], int]:
+def _run_child(first: int, last: int, seconds: float, repeat: int) -> tuple[dict[str, Any], int]:
     """The last thing that it said, and its status."""
     command = [sys.executable, "-m", "fuzz.lifecycle", "--seed", str(first), "--child", str(last), "--seconds", str(seconds)]
+    command += ["--repeat", str(repeat)]
     said: dict[str, Any] = {"at": first}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -184,7 +188,7 @@ def _report(said: dict[str, Any], status: int, met: Counter[str]) -> int:
         print(f"{said['error']}\n\nthe plainest story that fails:\n{said['story']}", file=sys.stderr)
     else:
         print(f"the process that played it ended with status {status}", file=sys.stderr)
-    print(f"seed {seed}; again: python -m fuzz.lifecycle --seed {seed} --executions 1", file=sys.stderr)
+    print(f"seed {seed}; again: python -m fuzz.lifecycle --seed {seed} --executions 1 --repeat 50", file=sys.stderr)
     print(json.dumps({"executions": met["executions"] + 1, "failures": 1, "detail": f"seed {seed}"}))
     return 1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import shutil
 import sys
 import tempfile
@@ -336,11 +337,11 @@ def play(story: Story, met: Counter[str] | None = None) -> int:
         try:
             with quiet():
                 played.run()
+                _check(played, folder, before)
         except Divergence:
             raise
         except Exception as error:
             raise Divergence(f"{error!r} came out of the runtime") from error
-        _check(played, folder, before)
         if met is not None:
             _count(played, met)
         return played.steps
@@ -448,5 +449,6 @@ def _check_left(played: _Play, abandoned: list[int], before: Holdings) -> None:
         children=before.children,
     )
     left = left_since(allowed)
+    gc.collect()  # what was given up must know it when it is forgotten, or it warns
     if left:
         raise Divergence(f"left behind, beyond {lives} abandoned: {left}")

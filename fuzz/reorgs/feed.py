@@ -88,7 +88,7 @@ class OpaqueFeed:
             parent=parent.hash if parent else b"before",
             height=told,
             weight=weight or (choices.pick((1, 1, 1, 2, 3, 0)) if not choices.seldom(50) else 2**256),
-            final_height=max(height - choices.number(8), 0) if self.claims and choices.seldom(10) else None,
+            final_height=max(height + 3 - choices.number(11), 0) if self.claims and choices.seldom(10) else None,
         )
         self.minted.append(candidate)
         self.by_hash[name] = candidate

@@ -40,6 +40,7 @@ SITUATIONS = (
     "holes",
     "final blocks",
     "blocks cut off by finality",
+    "claims of blocks to come",
     "statements of finality accepted",
     "statements of finality refused",
     "statements of reorg accepted",
@@ -100,4 +101,6 @@ class Situations:
             side = hash_ not in model.canonical and expected.rules.mode is not ForkMode.FOLLOW
             self.counts["ties"] += side and model.score(hash_) == model.score(model.canonical[-1])
             below = model.height.get(model.blocks[hash_].parent)
+            claim = model.blocks[hash_].final_height
+            self.counts["claims of blocks to come"] += claim is not None and claim > model.height[hash_]
             self.counts["holes"] += below is not None and model.height[hash_] > below + 1

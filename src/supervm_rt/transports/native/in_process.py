@@ -47,6 +47,9 @@ class InProcessTransport:
         self._heartbeat = heartbeat
         self._deadlines = deadlines
         self._plugin: NativePlugin | None = None
+        self._constructed: NativePlugin | None = None
+        """Set by the loading thread, before anybody waited for it."""
+        self._given_up = False
         self._loading: ForeignCall[NativePlugin] | None = None
         self._initialising: ForeignCall[int] | None = None
         self._starting: ForeignCall[int] | None = None
@@ -83,7 +86,7 @@ class InProcessTransport:
 
         def construct() -> NativePlugin:
             try:
-                return NativePlugin(
+                self._constructed = NativePlugin(
                     self._library,
                     ring_bytes=self._ring_bytes,
                     generation=self._generation,
@@ -91,6 +94,9 @@ class InProcessTransport:
                 )
             finally:
                 self._library.close()
+            if self._given_up:
+                self._constructed.abandon()
+            return self._constructed
 
         self._take("load")
         self._loading = self._call(construct, "loading")
@@ -212,9 +218,12 @@ class InProcessTransport:
     def abandon(self) -> None:
         """Gives the plugin up: thread, slot and mapping stay."""
         self._ended = True
-        if self._plugin is not None and not self._plugin.closed:
-            self._plugin.begin_stop()
-            self._plugin.abandon()
+        # In this order: a load that returns just now sees the one, or is seen by the other.
+        self._given_up = True
+        plugin = self._plugin or self._constructed
+        if plugin is not None and not plugin.closed:
+            plugin.begin_stop()
+            plugin.abandon()
 
     def silence(self) -> float | None:
         """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
