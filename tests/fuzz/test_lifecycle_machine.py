@@ -162,8 +162,7 @@ def test_the_campaign_names_a_seed_that_fails_again(tmp_path: Path) -> None:
         "import sys\n"
         "if '--child' in sys.argv:\n"
         "    from supervm_rt.transports.native.in_process import InProcessTransport\n"
-        "    async def nothing(self): return None\n"
-        "    InProcessTransport._finish_loading = nothing\n"
+        "    InProcessTransport._check = lambda self, call, code: None\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "fuzz.lifecycle", "--seed", "0", "--executions"]
