@@ -15,10 +15,10 @@ STATES = re.compile(f"(?:{_LIFE}(?: (?:registered )?{_LIFE})*(?: quarantined)?)?
 """All lives of one plugin, from the first registration on; a life that follows another is registered anew."""
 
 _BEFORE_INIT = "Cc(?:Mm(?:Ff)?)?"
-STARTED_AND_STOPPED = "(?:SsTt|STst|STts)"
-"""Stop may be called while start runs."""
-CALLS_WITH_INIT = re.compile(f"{_BEFORE_INIT}Dd|CcMmFfIi(?:Tt|{STARTED_AND_STOPPED})Dd")
+CALLS_WITH_INIT = re.compile(f"{_BEFORE_INIT}Dd|CcMmFfIi(?:Ss)?TtDd")
 """One life that was unloaded: whatever was initialised is stopped, once, and nothing is called behind that."""
+CALLS_BESIDE_START = re.compile(f"{_BEFORE_INIT}Dd|CcMmFfIi(?:SsTt|STst|STts|Tt)Dd")
+"""The same where plugin_start waits for plugin_stop, which is called when start is overdue."""
 CALLS_WITHOUT_INIT = re.compile(f"{_BEFORE_INIT}(?:Ii)?Dd")
 """The same where plugin_init fails."""
 CALLS_ABANDONED = re.compile("C?M?F?I?S?T?D?")
@@ -42,7 +42,8 @@ def check_lives(states: list[str], lives: list[str], part: Part) -> str | None:
         return f"states {states}"
     given_up = "abandoned" in states
     for life in lives:
-        pattern = CALLS_WITHOUT_INIT if part.init is Does.FAILS else CALLS_WITH_INIT
+        pattern = CALLS_BESIDE_START if part.start is Does.WAITS else CALLS_WITH_INIT
+        pattern = CALLS_WITHOUT_INIT if part.init is Does.FAILS else pattern
         if pattern.fullmatch(life):
             continue
         entered = "".join(letter for letter in life if letter.isupper())
@@ -76,7 +77,7 @@ def uninterrupted(part: Part) -> Life:
         failure = overdue if part.start is not Does.FAILS else "plugin_start answered 8"
         failure = "gave up" if part.start is not Does.HANGS and part.works is Works.GIVES_UP and failure == overdue else failure
         return _life(begun + "(running )?stopping abandoned", None, failure)
-    calls = f"CcMmFfIi{STARTED_AND_STOPPED}"
+    calls = "CcMmFfIiSsTt"
     if part.start is Does.FAILS:
         return _unloaded(part, begun + "stopping stopped", calls, "plugin_start answered 8")
     if part.works is Works.STAYS:

@@ -382,6 +382,7 @@ def test_a_flood_of_metrics_is_dropped_and_counted(node: Node, make_plugin: Make
             with trio.fail_after(30):
                 while not node.of(EventKind.PLUGIN_METRIC):
                     await trio.sleep(0.01)
+            await running(runtime)  # the first metric may come while plugin_start is under way
             await runtime.stop(ACTOR)
 
     trio.run(main)

@@ -113,3 +113,25 @@ def test_a_load_that_returns_after_it_was_given_up_is_marked_as_given_up() -> No
     gc.collect()  # a plugin that was neither closed nor given up warns here, and warnings are errors
     assert puppet.lives == ["Cc"]
     assert slots_in_use() == 1
+
+
+def test_stop_waits_for_a_start_that_is_within_its_deadline() -> None:
+    """plugin_stop comes after plugin_start, also where whoever waited for start was cancelled."""
+    lived = set()
+
+    async def main(puppet: Puppet) -> None:
+        it = transport(puppet)
+        await it.load()
+        await call(it, "grant")()
+        await it.init()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await it.start()
+        await it.stop()
+        await it.unload()
+
+    for _ in range(30):
+        puppet = Puppet(Part(start=Does.SLOW, works=Works.PUBLISHES))
+        trio.run(main, puppet)
+        lived.update(puppet.lives)
+    assert lived == {WELL}

@@ -51,10 +51,14 @@ class ForeignCall(Generic[T]):
         if not self.running:
             self._thread.join()
 
-    async def wait(self, seconds: float, *, spent: float = 0.0) -> T:
-        """The call's result or exception. Raises CallOverdue after so many seconds, less those that were spent before."""
+    async def settle(self, seconds: float, *, spent: float = 0.0) -> None:
+        """Waits until the call has come back or so many seconds have passed, less those that were spent before."""
         with trio.move_on_after(max(seconds - spent, 0.0)):
             await self._done.wait()
+
+    async def wait(self, seconds: float, *, spent: float = 0.0) -> T:
+        """The call's result or exception. Raises CallOverdue after so many seconds, less those that were spent before."""
+        await self.settle(seconds, spent=spent)
         if self._result is None:
             raise CallOverdue(f"{self.name} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
         if isinstance(self._result, outcome.Error):  # unwrap() would work but once

@@ -53,6 +53,7 @@ class InProcessTransport:
         self._loading: ForeignCall[NativePlugin] | None = None
         self._initialising: ForeignCall[int] | None = None
         self._starting: ForeignCall[int] | None = None
+        self._start_begun = 0.0
         self._calls: list[ForeignCall[Any]] = []
         self._next = "load"
         """The one call of load, grant, init and start that may come next; none of them where it is empty."""
@@ -134,6 +135,7 @@ class InProcessTransport:
         """plugin_start."""
         plugin = self._loaded
         self._take("start")
+        self._start_begun = trio.current_time()
         self._starting = self._call(plugin.start, "plugin_start")
         self._check("plugin_start", await self._starting.wait(self._deadlines.start))
 
@@ -171,7 +173,10 @@ class InProcessTransport:
         return Received(frames=plugin.read(MAX_FRAMES, self._ring_bytes // 4), messages=messages, shutdown=shutdown)
 
     async def stop(self) -> None:
-        """Ends every wait of the plugin inside the host, then plugin_stop where it was started. Raises CallOverdue."""
+        """Ends every wait of the plugin inside the host, then plugin_stop where it was initialised. Raises CallOverdue.
+
+        A plugin_start that is under way has its own deadline first.
+        """
         plugin = self._loaded
         if self._ended:
             raise LifecycleError(f"{self._name}: stop was called out of order (it has ended)", remedy="stop once, before unload")
@@ -182,6 +187,10 @@ class InProcessTransport:
             if self._initialising is None or await self._initialising.wait(self._deadlines.stop) != 0:
                 plugin.end_calls()  # plugin_stop is for what was initialised; threads of this one may talk on
                 return
+            if self._starting is not None and self._starting.running:
+                # Called now, plugin_stop could overtake it. Only where start is overdue is it to run beside it.
+                await self._starting.settle(self._deadlines.start, spent=trio.current_time() - self._start_begun)
+                begun = trio.current_time()
             code = await self._call(plugin.stop, "plugin_stop").wait(self._deadlines.stop, spent=trio.current_time() - begun)
             if self._starting is not None and self._starting.running:
                 await self._starting.wait(self._deadlines.stop, spent=trio.current_time() - begun)
