@@ -118,7 +118,7 @@ def _run(name: str, seconds: float, seed: int) -> Result:
         seconds=round(time.monotonic() - begun, 1),
         seed=seed,
         executions=int(said.get("executions", 0)),
-        failures=max(int(said.get("failures", 0)), wrong is not None),
+        failures=max(int(said.get("failures", 0)), int(wrong is not None)),
         detail=wrong or str(said.get("detail", "")),
         log=str(log.relative_to(ROOT)),
     )
