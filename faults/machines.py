@@ -76,8 +76,8 @@ FAULTS: tuple[Fault, ...] = (
         name="batch-is-lost-when-cancelled",
         meaning="a batch that was taken out of the ring can be cancelled before it is committed",
         file="src/supervm_rt/runtime/supervisor.py",
-        old="            with trio.CancelScope(shield=True):\n                await self._take(received)\n",
-        new="            await self._take(received)\n",
+        old="                with trio.CancelScope(shield=True):\n                    batch = await self._take(received)\n",
+        new="                with trio.CancelScope():\n                    batch = await self._take(received)\n",
         caught_by=_LIFECYCLE,
     ),
     Fault(

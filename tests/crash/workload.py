@@ -17,7 +17,7 @@ from supervm_rt import _abi
 from supervm_rt.cli.main import main
 from supervm_rt.model.plugin import Registration
 from supervm_rt.runtime import chains, supervisor
-from supervm_rt.store import database, schema
+from supervm_rt.store import BlockInput, database, schema
 from supervm_rt.transports.interface import Received
 from supervm_rt.transports.native.in_process import InProcessTransport
 from tests.crash.shim import ROOT
@@ -68,18 +68,18 @@ def prepare(told: Told | None, *, before: int = 0, sizes: Sequence[int] = SIZES)
     database._CACHE_KIBIBYTES = CACHE_PAGES * schema.PAGE_SIZE // 1024  # type: ignore[misc]
     if told is None:
         return
-    real = chains.ChainPipeline.ingest
+    real = chains.ChainPipeline.commit
     stored = before
 
-    async def ingest(self: chains.ChainPipeline, registration: Registration, frames: Sequence[_abi.Frame]) -> chains.Ingested:
+    async def commit(self: chains.ChainPipeline, registration: Registration, batch: chains.Translated) -> chains.Ingested:
         nonlocal stored
-        count = sum(frame.kind == _abi.KIND_BLOCK for frame in frames)
-        taken = await real(self, registration, frames)
+        count = sum(isinstance(one, BlockInput) for one in batch.inputs)
+        taken = await real(self, registration, batch)
         stored += count
         told(stored)
         return taken
 
-    chains.ChainPipeline.ingest = ingest  # type: ignore[method-assign]
+    chains.ChainPipeline.commit = commit  # type: ignore[method-assign]
 
 
 def arguments(folder: Path) -> list[str]:
