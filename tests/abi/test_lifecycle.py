@@ -86,7 +86,8 @@ def test_threads_of_the_host_and_of_other_plugins_are_not_the_plugins(compiler: 
             assert plugin.start() == 0
         for plugin in (busy, renamed):
             eventually(lambda plugin=plugin: plugin.last_sign_of_life < plugin.last_sign_of_life)  # type: ignore[misc]
-        assert quiet.plugin.threads() == []
+        # A thread whose stack cannot be read counts: one that is about to sleep, or to end, does so for a moment.
+        eventually(lambda: quiet.plugin.threads() == [])
         assert len(busy.threads()) == len(renamed.threads()) == 2
         assert not set(busy.threads()) & set(renamed.threads())
         for plugin in (busy, renamed):
