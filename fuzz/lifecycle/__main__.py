@@ -33,6 +33,7 @@ from supervm_rt._abi import SLOT_COUNT, slots_in_use
 SLOTS_KEPT_FREE = 24
 LONGEST = 100
 """Seconds of real time after which a story counts as hung."""
+SIMPLIFY_SECONDS = 30
 MACHINE_EVERY = 150
 """How many seeds come to one round of the hypothesis machine."""
 SWEEP_EVERY = 60
@@ -82,8 +83,11 @@ def plan(seed: int) -> tuple[Play, bytes]:
 
 
 def simplify(play: Play, data: bytes) -> bytes:
-    """Puts zeros, the plainest choices, wherever it still fails."""
+    """Puts zeros, the plainest choices, wherever it still fails, for as long as there are time and slots."""
+    end = time.monotonic() + SIMPLIFY_SECONDS
     for index in range(len(data)):
+        if time.monotonic() > end:
+            break
         fewer = data[:index] + b"\0" + data[index + 1 :]
         if data[index] == 0 or slots_in_use() > SLOT_COUNT - SLOTS_KEPT_FREE // 2:
             continue
@@ -109,6 +113,7 @@ def child(first: int, last: int, seconds: float, repeat: int) -> int:
                 faulthandler.dump_traceback_later(LONGEST, exit=True)
         except Exception as error:
             faulthandler.cancel_dump_traceback_later()
+            print(json.dumps({"failed": seed, "error": f"{error!r}", "story": "not simplified", "met": met}), flush=True)
             plain = simplify(play, data)
             with contextlib.suppress(Exception):
                 play(plain, Counter())

@@ -93,7 +93,7 @@ static void *work(void *unused)
         host->host_request_shutdown(42);
         break;
     case CHATTERS:
-        while (!atomic_load(&stopping)) {
+        while (!atomic_load(&stopping) && !atomic_load(&control()->released)) {
             host->host_log(SUPERVM_LOG_INFO, "chatter");
             host->host_report_metric("chatter", 1.0);
             rest();
@@ -103,7 +103,8 @@ static void *work(void *unused)
         sink->reserve(sink->host, 64, &place);
         break;
     }
-    while (!atomic_load(&stopping) || (control()->worker == STAYS && !atomic_load(&control()->released))) rest();
+    /* A plugin that was abandoned may never be told to stop: what is released ends too. */
+    while (!atomic_load(&control()->released) && (!atomic_load(&stopping) || control()->worker == STAYS)) rest();
     atomic_fetch_sub(&control()->threads, 1);
     return NULL;
 }
