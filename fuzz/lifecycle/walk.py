@@ -53,7 +53,7 @@ class Expected:
             "start": going and self.initialised and not self.started,
             "receive_rest": self.loaded and not self.unloaded,
             "stop": going,
-            "unload": not (self.loaded and self.abandoned),
+            "unload": not self.abandoned,
             "abandon": True,
         }[call]
 
@@ -88,7 +88,7 @@ class Expected:
                 self.abandoned = failed
             case "abandon":
                 self.ended = True
-                self.abandoned = self.abandoned or (self.loaded and not self.unloaded)
+                self.abandoned = self.abandoned or (self.begun and not self.unloaded)
 
 
 @dataclass(frozen=True)
