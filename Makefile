@@ -13,7 +13,7 @@ installed := build/.installed-$(here)
 proving := build/.proving-$(here)
 sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
-.PHONY: help run test test-nodes test-crash test-sanitize test-faults models lint build plugins nodes sample-chain wheel clean $(plugins)
+.PHONY: help run test test-nodes test-crash test-sanitize test-faults models bench fuzz fuzz-coverage lint build plugins nodes sample-chain wheel clean $(plugins)
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,8 +28,8 @@ test: build lint  ## the fast, complete suite
 test-nodes: build nodes  ## what needs real nodes
 	SUPERVM_REQUIRE_NODES=1 $(bin)/python -m pytest -m nodes $(PYTEST)
 
-test-sanitize: build  ## the native code under sanitizers, and the ring on real threads; SANITIZE='--frames 2000000 threads'
-	$(bin)/python -m sanitizers $(SANITIZE)
+test-sanitize: build  ## the native code under sanitizers, and the ring on real threads; SANITIZERS='--frames 2000000 threads'
+	$(bin)/python -m sanitizers $(SANITIZERS)
 
 models: $(proving)  ## the ring and its wake-ups as models, searched by spin; each mutation of them must fail
 	$(bin)/python -m models $(MODELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +19,7 @@ def build() -> None:
     for name in ("publisher", "callback"):
         _run(["gcc", *FLAGS, str(NATIVE / f"{name}.c"), "-o", str(TARGET / f"{name}.so")])
     for module, make in (("_reading", _build_reading), ("_callback_cffi", _build_cffi)):
-        if _newest(NATIVE) > _newest(TARGET, f"{module}.*.so"):
+        if _newest(NATIVE) > _newest(TARGET, module + sysconfig.get_config_var("EXT_SUFFIX")):
             make()
     sys.path.insert(0, str(TARGET))
 

@@ -73,7 +73,7 @@ def machine() -> dict[str, str]:
         memory = int(file.readline().split()[1]) // (1 << 20)
     return {
         "processor": f"{processor} (family {family}, model {model}, {'with' if hashing else 'without'} SHA instructions)",
-        "cpus": str(len(os.sched_getaffinity(0))),
+        "cpus": str(os.cpu_count()),
         "memory": f"{memory} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

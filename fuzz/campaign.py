@@ -81,8 +81,8 @@ class Campaign:
 def main(campaign: Campaign, arguments: Sequence[str] | None = None) -> int:
     """The command line of one campaign. 0: nothing found; 1: found; 2: wrong usage, or it cannot run here."""
     parser = argparse.ArgumentParser(prog=f"fuzz.{campaign.name}")
-    parser.add_argument("--seconds", type=_positive(float), help="end after so long (60, unless --executions is given)")
-    parser.add_argument("--executions", type=_positive(int), help="end after so many")
+    parser.add_argument("--seconds", type=positive(float), help="end after so long (60, unless --executions is given)")
+    parser.add_argument("--executions", type=positive(int), help="end after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--input", type=Path, metavar="FILE", help="run this one input")
     options = parser.parse_args(arguments)
@@ -100,7 +100,9 @@ def main(campaign: Campaign, arguments: Sequence[str] | None = None) -> int:
 Number = TypeVar("Number", int, float)
 
 
-def _positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
+    """For an option: a finite number above 0."""
+
     def convert(text: str) -> Number:
         value = kind(text)
         if not 0 < value < float("inf"):

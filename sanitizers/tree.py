@@ -66,7 +66,7 @@ class Tree:
 def _compiler_file(name: str) -> str:
     found = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
     if not Path(found).is_absolute():
-        raise SystemExit(f"sanitizers: gcc has no {name}: install its development files (on Debian libgcc-12-dev, libstdc++6)")
+        raise SystemExit(f"sanitizers: gcc has no {name}: install its development files (on Debian gcc and libstdc++6)")
     return found
 
 

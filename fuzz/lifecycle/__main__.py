@@ -25,6 +25,7 @@ from hypothesis import seed as with_seed
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from fuzz.campaign import positive
 from fuzz.lifecycle import story, walk
 from fuzz.lifecycle.machine import TransportMachine
 from fuzz.reorgs.choices import Choices
@@ -137,8 +138,8 @@ def child(first: int, last: int, seconds: float, repeat: int) -> int:
 def main() -> int:
     """0: no divergence; 1: one was found; 2: wrong usage."""
     parser = argparse.ArgumentParser(prog="fuzz.lifecycle")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--executions", type=int, help="end after so many seeds, whatever the time")
+    parser.add_argument("--seconds", type=positive(float), default=60)
+    parser.add_argument("--executions", type=positive(int), help="end after so many seeds, whatever the time")
     parser.add_argument("--seed", type=int, help="of the first story; each further one has the next (a random one)")
     parser.add_argument("--repeat", type=int, default=1, help="play each so often: threads interleave as they like")
     parser.add_argument("--statistics", action="store_true", help="print what was met, and how often")

@@ -20,6 +20,7 @@ from hypothesis import seed as with_seed
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from fuzz.campaign import positive
 from fuzz.reorgs import machine
 from fuzz.reorgs.choices import LENGTH, Choices
 from fuzz.reorgs.situations import SITUATIONS, Situations
@@ -88,8 +89,8 @@ def run_machine(seed: int) -> str | None:
 def main() -> int:
     """0: no divergence; 1: one was found; 2: wrong usage."""
     parser = argparse.ArgumentParser(prog="fuzz.reorgs")
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--executions", type=int, help="end after so many steps, whatever the time")
+    parser.add_argument("--seconds", type=positive(float), default=60)
+    parser.add_argument("--executions", type=positive(int), help="end after so many steps, whatever the time")
     parser.add_argument("--seed", type=int, help="of the first world; each further one has the next (a random one)")
     parser.add_argument("--statistics", action="store_true", help="print how often each situation was met")
     options = parser.parse_args()

@@ -7,19 +7,31 @@ import ctypes
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from supervm_rt import Deadlines, PluginConfig, PluginStatus, Runtime
 from supervm_rt._abi import slots_in_use
-from tests.misbehaving.expectations import Case
+from tests.misbehaving.expectations import Case, Expected
 from tests.runtime.support import MakePlugin
 
 PLUGIN = "org.example.misbehaving"
 SOURCES = Path(__file__).parent / "plugins"
 NEIGHBOUR_BLOCKS = 100
 SHORT = Deadlines(load=3, init=1, start=1, stop=1)
+_CALLS = {"loading": "load", "plugin_get_manifest_json": "load", "plugin_init": "init", "plugin_start": "start"}
+
+
+def deadlines(expected: Expected) -> Deadlines:
+    """Short for the call that does not return, and for the stop that follows it; a busy machine must not make others late."""
+    if not expected.short:
+        return Deadlines()
+    call = _CALLS.get(expected.failure.split()[0])
+    named = Deadlines(stop=SHORT.stop)
+    return named if call is None else replace(named, **{call: getattr(SHORT, call)})
+
 
 MakeMisbehaving = Callable[[Case], Path]
 

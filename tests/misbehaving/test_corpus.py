@@ -18,16 +18,16 @@ import pytest
 import trio
 
 import supervm_rt
-from supervm_rt import Deadlines, EventKind, PluginConfig, PluginState
+from supervm_rt import EventKind, PluginConfig, PluginState
 from supervm_rt.trust.policy import Placement
 from tests.misbehaving.expectations import CASES, Case, Changes, Expected, Kills
 from tests.misbehaving.support import (
     NEIGHBOUR_BLOCKS,
     PLUGIN,
-    SHORT,
     SOURCES,
     MakeMisbehaving,
     add_neighbour,
+    deadlines,
     leftovers,
     mirrors_all,
     neighbour,
@@ -71,8 +71,7 @@ def test_the_host_goes_on_and_names_it(
     before, state = leftovers(temporary), process_state()
 
     async def main() -> None:
-        deadlines = SHORT if expected.short else Deadlines()
-        async with node.open(plugin, beside, deadlines=deadlines, rejection_limit=REJECTION_LIMIT) as runtime:
+        async with node.open(plugin, beside, deadlines=deadlines(expected), rejection_limit=REJECTION_LIMIT) as runtime:
             if expected.ends:
                 await until(runtime, PLUGIN, lambda status: status.finished)
             else:

@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 import supervm_rt
-from supervm_rt import PluginConfig, PluginState, PolicyLevel, RuntimeConfig
+from supervm_rt import Deadlines, PluginConfig, PluginState, PolicyLevel, RuntimeConfig
 from tests.misbehaving.support import PLUGIN, SHORT, mirrors_all, neighbour
 
 COMMITTED = "the neighbour's blocks are committed"
@@ -22,7 +22,8 @@ COMMITTED = "the neighbour's blocks are committed"
 
 async def main(plugin: Path, other: Path, store: Path) -> None:
     """Runs both; ends when the plugin has ended or was stopped."""
-    config = RuntimeConfig(store=store, plugins=(neighbour(other, "neighbour"),), policy=PolicyLevel.DEV, deadlines=SHORT)
+    deadlines = Deadlines(load=SHORT.load, stop=SHORT.stop)
+    config = RuntimeConfig(store=store, plugins=(neighbour(other, "neighbour"),), policy=PolicyLevel.DEV, deadlines=deadlines)
     async with supervm_rt.open_runtime(config) as runtime:
         await mirrors_all(runtime, "neighbour")
         print(COMMITTED, flush=True)

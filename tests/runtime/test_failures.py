@@ -19,6 +19,7 @@ from supervm_rt import (
     PluginState,
     PolicyLevel,
     RestartPolicy,
+    Runtime,
 )
 from supervm_rt._abi import slots_in_use
 from supervm_rt.errors import LoadError, PluginError
@@ -302,10 +303,18 @@ def test_after_a_batch_that_was_not_committed_none_is(
 ) -> None:
     """A fault of the host's own, at the head of a flood: what comes after it must not move the position past it."""
     translate = DevTranslator.translate
+    opened: list[Runtime] = []
+
+    def more_is_waiting() -> bool:
+        ring = opened[0].plugins[ACTOR].ring if opened else None
+        return ring is not None and ring.used > 200 * 128
 
     def stumble(self: DevTranslator, claims: BlockClaims) -> TranslatedBlock:
         if claims.height == 1:
-            time.sleep(0.05)  # meanwhile the plugin fills the ring behind this batch
+            deadline = time.monotonic() + 20
+            while not more_is_waiting():
+                assert time.monotonic() < deadline, "the plugin did not publish behind the batch that fails"
+                time.sleep(0.001)
             raise RuntimeError("a fault of the translator")
         return translate(self, claims)
 
@@ -314,6 +323,7 @@ def test_after_a_batch_that_was_not_committed_none_is(
 
     async def main() -> None:
         async with node.open(actor(make_plugin(), "flood")) as runtime:
+            opened.append(runtime)
             with trio.fail_after(30):
                 await runtime.wait_idle()
             assert "its supervision failed" in failure(runtime)

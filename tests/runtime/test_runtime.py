@@ -127,15 +127,20 @@ def test_a_full_disk_ends_the_runtime_in_good_order(small_disk: Path, make_plugi
         subprocess.run(["umount", small_disk], check=True)
 
 
-def test_a_store_that_reached_its_limit_ends_the_runtime_too(tmp_path: Path, make_plugin: MakePlugin) -> None:
+@pytest.mark.parametrize("act", ["flood", "flood hand-over"])
+def test_a_store_that_reached_its_limit_ends_the_runtime_too(tmp_path: Path, make_plugin: MakePlugin, act: str) -> None:
+    """Handed over, payloads stay in the plugin's memory: the batch that was not stored must not keep the plugin from going."""
+    events: list[HostEvent] = []
+
     async def main() -> None:
-        of = replace(config(tmp_path / "store.db", publishing(make_plugin(), "flood")), store_limit=1 << 20)
+        of = replace(config(tmp_path / "store.db", publishing(make_plugin(), act)), store_limit=1 << 20)
         with trio.fail_after(60):
-            async with supervm_rt.open_runtime(of):
+            async with supervm_rt.open_runtime(of, receivers=(events.append,)):
                 await trio.sleep_forever()
 
     with pytest.raises(StoreFull):
         trio.run(main)
+    assert [str(event.data["to"]) for event in events if event.kind is EventKind.PLUGIN_STATE][-1] == "unloaded"
     assert (tmp_path / "store.db").stat().st_size <= 1 << 20
 
 

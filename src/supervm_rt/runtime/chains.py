@@ -83,8 +83,14 @@ class ChainPipeline:
     async def commit(self, registration: Registration, batch: Translated) -> Ingested:
         """Commits a batch, wholly or not at all. Raises StoreError; the chain then takes nothing more."""
         inputs = batch.inputs
-        async with self._store_turn:
-            applied = await trio.to_thread.run_sync(self._mirror.apply, registration.plugin, inputs)
+        try:
+            async with self._store_turn:
+                applied = await trio.to_thread.run_sync(self._mirror.apply, registration.plugin, inputs)
+        finally:
+            # The traceback of a failure lives as long as the failure is told; the plugin's memory must not wait for that.
+            for input_ in inputs:
+                if isinstance(input_, BlockInput) and isinstance(input_.raw, memoryview):
+                    input_.raw.release()
         self.summary.raw_bytes += batch.raw_bytes
         before = self.summary.rejections
         for one in applied:

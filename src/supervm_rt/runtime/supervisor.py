@@ -498,6 +498,7 @@ class PluginSupervisor:
             batch = await self._take(rest)
             if batch is not None:
                 await self._commit(batch)
+            del rest, batch
 
     # ---- small things --------------------------------------------------------------------------------------------------------
 

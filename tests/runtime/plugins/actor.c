@@ -32,6 +32,8 @@ SUPERVM_EXPORT const char *plugin_get_manifest_json(void) {
 }
 SUPERVM_EXPORT void plugin_free_string(char *text) { (void)text; }
 
+static void give_back(void *payload) { free(payload); }
+
 static int publish(uint64_t height, uint64_t parent, unsigned char tag) {
     unsigned char hash[32] = {0}, parent_hash[32] = {0}, weight[SUPERVM_WEIGHT_BYTES] = {1};
     char payload[64];
@@ -44,6 +46,10 @@ static int publish(uint64_t height, uint64_t parent, unsigned char tag) {
         .position = (const uint8_t *)&height, .position_length = sizeof height, .payload = (const uint8_t *)payload,
         .payload_length = (uint64_t)size};
     if (acts("self-parent")) { block.parent = hash; }
+    if (acts("hand-over")) {
+        block.payload = (const uint8_t *)strdup(payload);
+        return sink->publish_release(sink->host, &block, give_back, (void *)block.payload);
+    }
     return sink->publish(sink->host, &block);
 }
 
