@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import ClassVar
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from fuzz.lifecycle.leftovers import holdings
-from fuzz.lifecycle.story import quiet
+from fuzz.lifecycle.story import Divergence, quiet
 from fuzz.lifecycle.walk import IN_ORDER, LENGTH, Step, Walker, make_part
 from fuzz.reorgs.choices import Choices
 
@@ -69,13 +70,13 @@ class TransportMachine(RuleBasedStateMachine):
         self._step(call, 0)
 
     def teardown(self) -> None:
-        """Ends it well, unless a step has failed, and looks at what is left."""
+        """Ends it well, and looks at what is left, unless a step has failed or hypothesis breaks off."""
         if self._walker is None or self._over is None or self._token is None:
             return
         failed = sys.exc_info()[0] is not None
         with quiet():
             try:
-                if not failed:
+                with contextlib.suppress(Divergence) if failed else contextlib.nullcontext():
                     trio.from_thread.run(self._walker.finish, trio_token=self._token)
             finally:
                 trio.from_thread.run_sync(self._over.set, trio_token=self._token)
