@@ -67,6 +67,18 @@ def test_overwritten_bytes_never_crash(tmp_path: Path, whole: bytes) -> None:
     assert refused > 50
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"    network TEXT", b"    netwark TEXT"), (b"prefix INTEGER NOT", b"prefix INTEGERR NO")]
+)
+def test_tables_that_were_never_made_are_damage(tmp_path: Path, whole: bytes, old: bytes, new: bytes) -> None:
+    path = tmp_path / "chain.store"
+    assert whole.count(old) == 1
+    path.write_bytes(whole.replace(old, new))
+    for read_only in (True, False):
+        with pytest.raises(StoreCorrupt, match="tables"):
+            Store.open(path, read_only=read_only)
+
+
 @pytest.mark.parametrize("part", ["UPDATE blocks SET state = 9", "UPDATE events SET step = 7", "UPDATE blocks SET weight = NULL"])
 def test_values_that_were_never_written_are_damage(tmp_path: Path, whole: bytes, part: str) -> None:
     path = tmp_path / "chain.store"
