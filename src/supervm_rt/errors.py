@@ -66,6 +66,42 @@ class NotInStore(OperatorError):
     """The store has no such chain, block or transaction."""
 
 
+class CursorError(OperatorError):
+    """A cursor cannot be used here; the class says why. Nothing was read after it."""
+
+
+class CursorMalformed(CursorError):
+    """The text is no cursor: cut short, with something added, or of other characters."""
+
+
+class CursorTooNew(CursorError):
+    """A newer version of supervm-rt gave the cursor, in a form that this one does not know."""
+
+
+class CursorOfAnotherStore(CursorError):
+    """Another store gave the cursor."""
+
+
+class CursorForged(CursorError):
+    """The cursor is not as this store gave it."""
+
+
+class CursorOfAnotherChain(CursorError):
+    """The cursor is of other chains than those that are asked for."""
+
+
+class CursorUnknown(CursorError):
+    """The cursor names an event that this store does not have: an older copy of it was put in its place."""
+
+
+class CursorTooOld(CursorError):
+    """Events behind the cursor were deleted by the store's retention. ``oldest`` is the oldest cursor that works."""
+
+    def __init__(self, message: str, *, remedy: str = "", oldest: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.oldest = oldest
+
+
 class PluginError(SuperVMError):
     """A plugin did what it must not, or did not do what it must."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -65,14 +65,22 @@ class ChainPipeline:
     """Translates and commits batches. Each is committed by itself, in the order in which they came; while one is, another may be
     translated, which depends on its bytes alone."""
 
-    def __init__(self, mirror: Mirror, translator: Translator, sink: EventSink, store_turn: trio.Lock) -> None:
-        """``store_turn`` is shared by all chains of a store: it has one writer."""
+    def __init__(
+        self,
+        mirror: Mirror,
+        translator: Translator,
+        sink: EventSink,
+        store_turn: trio.Lock,
+        committed: Callable[[int], None],
+    ) -> None:
+        """``store_turn`` is shared by all chains of a store: it has one writer. ``committed`` hears how many events were."""
         self.name = mirror.name
         self.rules = mirror.rules
         self.translator = translator
         self._mirror = mirror
         self._sink = sink
         self._store_turn = store_turn
+        self._committed = committed
         self.summary = ChainSummary(chain=mirror.name, tip=mirror.tip, final=mirror.final)
 
     async def translate(self, frames: Sequence[Frame]) -> Translated:
@@ -86,6 +94,7 @@ class ChainPipeline:
         try:
             async with self._store_turn:
                 applied = await trio.to_thread.run_sync(self._mirror.apply, registration.plugin, inputs)
+                self._committed(sum(len(one.events) for one in applied))
         finally:
             # The traceback of a failure lives as long as the failure is told; the plugin's memory must not wait for that.
             for input_ in inputs:

@@ -14,6 +14,7 @@ from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.model.plugin import Deadlines
+from supervm_rt.store.feed.retention import Retention
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES, DocumentFault, check_shape, read_yaml
 from supervm_rt.trust.policy import PolicyLevel
 from supervm_rt.trust.units import parse_bytes, parse_seconds
@@ -92,6 +93,8 @@ class RuntimeConfig:
     policy: PolicyLevel = PolicyLevel.STRICT
     store_limit: int | None = None
     """Bytes that the store's file may grow to; None: as far as the disk goes."""
+    retention: Retention | None = None
+    """How long events of final and of undone blocks are kept; None: for ever."""
     ring_bytes: int = DEFAULT_RING_BYTES
     """Capacity of each plugin's ring: a power of two from 64 KiB to 1 GiB."""
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -130,6 +133,7 @@ class RuntimeConfig:
             plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document["plugins"])),
             policy=PolicyLevel(document.get("policy", "strict")),
             store_limit=_amount("store_limit", parse_bytes, document["store_limit"]) if "store_limit" in document else None,
+            retention=_retention(document["retention"]) if "retention" in document else None,
             ring_bytes=_amount("ring", _ring_bytes, document["ring"]) if "ring" in document else DEFAULT_RING_BYTES,
             deadlines=Deadlines(**deadlines),
         )
@@ -152,6 +156,11 @@ def _plugin(item: Mapping[str, Any], index: int, folder: Path) -> PluginConfig:
         settings=settings,
         settings_folder=folder,
     )
+
+
+def _retention(item: Mapping[str, Any]) -> Retention:
+    age = _amount("retention.age", parse_seconds, item["age"])
+    return Retention(age, item["events"]) if "events" in item else Retention(age)
 
 
 def _path(place: str, text: str) -> str:

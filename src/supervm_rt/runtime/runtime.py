@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,25 +12,30 @@ import trio
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import ConfigurationError, StoreError, SuperVMError
 from supervm_rt.ir.registry import translator_for
+from supervm_rt.model.chain import Step
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability, Manifest
 from supervm_rt.runtime.binary import read_manifest
 from supervm_rt.runtime.chains import ChainPipeline, ChainSummary
 from supervm_rt.runtime.config import ChainDefault, PluginConfig, RuntimeConfig
+from supervm_rt.runtime.retention import keep_retention
 from supervm_rt.runtime.sink import EventSink, Receiver
 from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
 from supervm_rt.store import Store
+from supervm_rt.store.feed import BEGINNING, Feed, Subscription
+from supervm_rt.store.feed.events import ALL_STEPS
 from supervm_rt.trust.policy import Policy
 
 
 class Runtime:
     """What ``open_runtime`` gives: ask it, add plugins to it, wait for it. Use it from the Trio task tree that opened it."""
 
-    def __init__(self, config: RuntimeConfig, store: Store, nursery: trio.Nursery, sink: EventSink) -> None:
+    def __init__(self, config: RuntimeConfig, store: Store, feed: Feed, nursery: trio.Nursery, sink: EventSink) -> None:
         self.config = config
         self.sink = sink
         self.policy = Policy(config.policy)
         self._store = store
+        self._feed = feed
         self._nursery = nursery
         self._store_turn = trio.Lock()
         self._chains: dict[str, ChainPipeline] = {}
@@ -92,7 +97,7 @@ class Runtime:
             return existing
         async with self._store_turn:
             mirror = await trio.to_thread.run_sync(partial(self._store.mirror, name, translator=translator, rules=rules))
-        pipeline = ChainPipeline(mirror, translator, self.sink, self._store_turn)
+        pipeline = ChainPipeline(mirror, translator, self.sink, self._store_turn, self._feed.ring)
         self._chains[name] = pipeline
         self.sink.emit(
             EventKind.CHAIN_OPENED,
@@ -107,6 +112,11 @@ class Runtime:
             },
         )
         return pipeline
+
+    @property
+    def store_turn(self) -> trio.Lock:
+        """Held by whoever writes the store, for one transaction."""
+        return self._store_turn
 
     @property
     def plugins(self) -> Mapping[str, PluginStatus]:
@@ -144,6 +154,40 @@ class Runtime:
     def chains(self) -> Mapping[str, ChainSummary]:
         """Every chain by name: its tip and the counters since the runtime opened."""
         return {name: pipeline.summary for name, pipeline in self._chains.items()}
+
+    # ---- consumers -----------------------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        chain: str | Sequence[str],
+        *,
+        cursor: str | None = None,
+        start: str | int = BEGINNING,
+        steps: Iterable[Step] = ALL_STEPS,
+        addresses: Sequence[str] = (),
+        scripts: Sequence[bytes] = (),
+        transactions: Sequence[bytes] = (),
+        raw: bool = False,
+        ir: bool = False,
+        follow: bool = True,
+    ) -> Subscription:
+        """The events of one chain, or of several in the order in which the store committed them: an async iterator.
+
+        It ends with the runtime. A chain must have been mirrored under its name, now or in an earlier run. For the arguments and
+        what is raised see ``open_feed``'s ``subscribe``, which does the same for a store without a runtime.
+        """
+        return self._feed.subscribe(
+            chain,
+            cursor=cursor,
+            start=start,
+            steps=steps,
+            addresses=addresses,
+            scripts=scripts,
+            transactions=transactions,
+            raw=raw,
+            ir=ir,
+            follow=follow,
+        )
 
     # ---- what supervisors need -----------------------------------------------------------------------------------------------
 
@@ -189,9 +233,13 @@ async def open_runtime(
     runtime: Runtime | None = None
     failed: BaseException | None = None
     try:
+        feed = await trio.to_thread.run_sync(Feed.at, store.path)
         async with trio.open_nursery() as nursery:
-            runtime = Runtime(config, store, nursery, sink)
+            nursery.start_soon(feed.run)
+            runtime = Runtime(config, store, feed, nursery, sink)
             try:
+                if config.retention is not None:
+                    nursery.start_soon(keep_retention, runtime, store, config.retention)
                 for plugin in config.plugins:
                     await runtime.add(plugin)
                 yield runtime

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -109,7 +110,9 @@ class Batch:
         )
         connection.executemany("UPDATE blocks SET state = ?2 WHERE id = ?1", self.states.items())
         connection.executemany("UPDATE blocks SET height = ?2 WHERE id = ?1", self.connected.items())
-        connection.executemany("INSERT INTO events (chain, step, block) VALUES (?, ?, ?)", self.events)
+        if self.events:
+            connection.executemany("INSERT INTO events (chain, step, block) VALUES (?, ?, ?)", self.events)
+            connection.execute("INSERT INTO commits VALUES (last_insert_rowid(), ?)", (time.time_ns(),))
         self._index(totals)
         connection.executemany("DELETE FROM waiting WHERE block = ?", ((block,) for block in self.connected))
 

@@ -155,6 +155,14 @@ class Store:
         """Where this plugin goes on in this chain; None: from the beginning, also where there is no such chain yet."""
         return queries.position(self, plugin, chain)
 
+    def cursor_key(self) -> bytes:
+        """What this store's cursors are sealed with. A copy of the store has the same."""
+        with self.snapshot() as connection:
+            row = connection.execute("SELECT key FROM cursor_key").fetchone()
+        if row is None or not isinstance(row[0], bytes) or len(row[0]) != schema.CURSOR_KEY_BYTES:
+            raise StoreCorrupt(f"the store {self.path} is damaged: its key for cursors is missing", remedy=RESTORE)
+        return row[0]
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: all of it is committed at the end, or none of it after an exception."""
@@ -170,6 +178,8 @@ class Store:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                 raise
+        if self._lock is not None:
+            self._lock.ring()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -256,9 +266,15 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise StoreError(
             f"the store {path} is of the older version {version}", remedy="open it once for writing: that updates it"
         )
-    missing = schema.TABLE_NAMES.difference(name for (name,) in connection.execute("SELECT name FROM sqlite_schema"))
+    # As bytes: what was damaged need not be text.
+    found = dict(connection.execute("SELECT CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_schema").fetchall())
+    missing = sorted(name for name in schema.TABLE_NAMES if name.encode() not in found)
     if missing:
-        raise StoreCorrupt(f"the store {path} is damaged: its tables {', '.join(sorted(missing))} are missing", remedy=RESTORE)
+        raise StoreCorrupt(f"the store {path} is damaged: its tables {', '.join(missing)} are missing", remedy=RESTORE)
+    # A name of a column that has changed would show as a mistake of whoever asks for it.
+    made = {statement.strip() for statement in found.values() if statement is not None}
+    if not all(statement.strip().encode() in made for statement in (*schema.TABLES, *schema.FEED_TABLES)):
+        raise StoreCorrupt(f"the store {path} is damaged: its tables are not those that a store has", remedy=RESTORE)
 
 
 def _create(path: Path) -> None:

@@ -6,6 +6,9 @@ What goes in, each part after its length or in a fixed width, so that no two cha
 2. every known block in order of arrival: id, parent, height, weight, content tag, state, raw bytes, IR;
 3. every event in order: step, block id, height.
 
+Where old events were deleted (retention), the format's name ends in " from N", N being how many: such a chain is equal only to
+one that lacks the same ones.
+
 Left out is what may differ between stores that were fed the same input: row numbers, the chain's name, plugin ids and positions,
 clocks, how the input was cut into batches, and how often a process was killed on the way.
 """
@@ -63,7 +66,15 @@ def digest(store: Store, chain: str | ChainReader, progress: Callable[[int, int]
         info, counts = reader.info(), reader.statistics()
         final_height = None if info.final is None else info.final.height
         total = counts.blocks + counts.waiting + counts.events
-        put(FORMAT, info.family.encode(), info.network.encode(), info.rules.mode.encode())
+        (kept,) = connection.execute("SELECT count(*) FROM events WHERE chain = ?", (reader.id,)).fetchone()
+        deleted = counts.events - kept
+        total -= deleted
+        put(
+            FORMAT + (f" from {deleted}".encode() if deleted else b""),
+            info.family.encode(),
+            info.network.encode(),
+            info.rules.mode.encode(),
+        )
         blocks = size = 0
         for hash_, parent, height, weight, content, state, raw_checksum, raw, ir_checksum, ir in connection.execute(
             "SELECT b.hash, b.parent, b.height, b.weight, b.content, b.state, d.raw_checksum, d.raw, d.ir_checksum, d.ir"

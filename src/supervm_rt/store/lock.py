@@ -2,6 +2,9 @@
 
 The kernel gives the lock back when its holder ends, however it ends. The file itself stays: taking it away would let two
 processes hold locks on two files of one name.
+
+The file is the store's bell too: the writer writes it anew after each commit, so that other processes may watch it for commits.
+The store's own files would tell too early: SQLite writes its log before a reader sees the transaction.
 """
 
 from __future__ import annotations
@@ -19,6 +22,11 @@ _LONGEST: Final = 16
 """Bytes of a process id and its end of line, and more."""
 
 
+def bell_path(store: Path) -> Path:
+    """The file beside a store that is locked by its writer, and written after each commit."""
+    return store.with_name(store.name + ".lock")
+
+
 class WriterLock:
     """Held from construction until ``release``."""
 
@@ -27,7 +35,7 @@ class WriterLock:
 
         A file of that name that is no lock file stays as it is.
         """
-        path = store.with_name(store.name + ".lock")
+        path = bell_path(store)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except OSError as error:
@@ -52,11 +60,18 @@ class WriterLock:
                     f"{path} is in the way: it is not a lock file of a store", remedy="move it away, or name another store"
                 )
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            self._holder = f"{os.getpid()}\n".encode()
+            os.pwrite(descriptor, self._holder, 0)
         except OSError as error:
             os.close(descriptor)
             raise from_system(error, path, "write the lock file") from error
         self._descriptor = descriptor
+
+    def ring(self) -> None:
+        """Tells who watches the file that something was committed. Where that fails, they find it when they look."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, self._holder, 0)
 
     def release(self) -> None:
         """May be called again."""

@@ -9,7 +9,7 @@ from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import NotInStore, StoreCorrupt
 from supervm_rt.ir.decode import decode_block
 from supervm_rt.model.chain import BlockRef, ForkMode, Step
-from supervm_rt.model.ir import BlockIR, TransactionIR
+from supervm_rt.model.ir import BlockIR, TransactionIR, TransactionOutput
 from supervm_rt.store.batch import TRANSACTION_ID_BYTES, transaction_prefixes
 from supervm_rt.store.faults import RESTORE, decoding
 from supervm_rt.store.records import BlockState, ChainInfo, ChainStatistics, StoredBlock, StoredEvent, StoredTransaction
@@ -127,6 +127,16 @@ class ChainReader:
                     return None
                 spent += previous.transaction.outputs[input_.previous_index].amount
         return spent - sum(output.amount for output in transaction.outputs)
+
+    def output(self, id_: bytes, index: int, cache: dict[int, BlockIR]) -> TransactionOutput | None:
+        """One output of a transaction on whatever branch; None where the store does not hold it.
+
+        ``cache``: empty at first; kept by the caller, it saves decoding the same few blocks again.
+        """
+        found = self._find_transaction(id_, cache)
+        if found is None or index >= len(found.transaction.outputs):
+            return None
+        return found.transaction.outputs[index]
 
     def events(self, after: int = 0, limit: int = 1000) -> list[StoredEvent]:
         """At most ``limit`` of this chain's events with a sequence above ``after``, in order."""

@@ -9,16 +9,18 @@ two steps leaves a store of a known version. A released step is never edited.
 from __future__ import annotations
 
 import enum
+import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 APPLICATION_ID: Final = 0x53564D52
 """``SVMR`` in the file's header: tells a store from any other SQLite file."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
-MIGRATIONS: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {}
+CURSOR_KEY_BYTES: Final = 32
 
 PAGE_SIZE: Final = 16384
 """Bodies of a megabyte are written more than twice as fast as with 4096; still larger pages gain little and cost each index."""
@@ -146,7 +148,35 @@ TABLES: Final = (
     """,
 )
 
-TABLE_NAMES: Final = frozenset({"chains", "blocks", "bodies", "waiting", "transactions", "events", "positions"})
+# What the feed needs beside the log.
+FEED_TABLES: Final = (
+    # When the events up to this sequence, and above that of the row before, were committed: nanoseconds since the epoch.
+    "CREATE TABLE commits (sequence INTEGER PRIMARY KEY, time INTEGER NOT NULL)",
+    # Events of a chain up to this sequence are deleted, or will be: tip and final (block ids) say what they led to. The tip is a
+    # block that is final for ever.
+    "CREATE TABLE horizons (chain INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, tip INTEGER NOT NULL, final INTEGER)",
+    # One row: what the store's cursors are sealed with.
+    "CREATE TABLE cursor_key (key BLOB NOT NULL)",
+)
+
+TABLE_NAMES: Final = frozenset(
+    {"chains", "blocks", "bodies", "waiting", "transactions", "events", "positions", "commits", "horizons", "cursor_key"}
+)
+
+
+def _add_feed(connection: sqlite3.Connection) -> None:
+    for statement in FEED_TABLES:
+        connection.execute(statement)
+    connection.execute("INSERT INTO cursor_key VALUES (?)", (secrets.token_bytes(CURSOR_KEY_BYTES),))
+
+
+def _from_1_to_2(connection: sqlite3.Connection) -> None:
+    """When the events there are were committed is not known: they count as of now."""
+    _add_feed(connection)
+    connection.execute("INSERT INTO commits SELECT max(sequence), ? FROM events HAVING count(*) > 0", (time.time_ns(),))
+
+
+MIGRATIONS: Final[Mapping[int, Callable[[sqlite3.Connection], None]]] = {1: _from_1_to_2}
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
@@ -154,6 +184,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in TABLES:
         connection.execute(statement)
+    _add_feed(connection)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

@@ -18,7 +18,7 @@ _BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _split(value: object, what: str, example: str) -> tuple[float, str]:

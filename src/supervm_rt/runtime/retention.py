@@ -1,0 +1,44 @@
+"""Deletes old events while the node runs: now and then, and never more between two batches of a mirror than one small step."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from supervm_rt.errors import StoreError
+from supervm_rt.store import Store
+from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Retention, find_horizons, move_horizon, sweep
+
+if TYPE_CHECKING:
+    from supervm_rt.runtime.runtime import Runtime
+
+EVERY: Final = 60.0
+"""Seconds between two rounds."""
+
+
+async def keep_retention(runtime: Runtime, store: Store, retention: Retention) -> None:
+    """Runs until cancelled. A failure of the store ends the runtime."""
+    reader = await trio.to_thread.run_sync(partial(Store.open, store.path, read_only=True))
+    try:
+        while True:
+            await _round(runtime.store_turn, store, reader, retention)
+            await trio.sleep(EVERY)
+    except StoreError as error:
+        runtime.store_failed(error)
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(reader.close)
+
+
+async def _round(turn: trio.Lock, store: Store, reader: Store, retention: Retention) -> None:
+    while horizons := await trio.to_thread.run_sync(find_horizons, reader, retention, time.time()):
+        for horizon in horizons:
+            async with turn:  # the lock is fair: whoever waits for it comes next
+                await trio.to_thread.run_sync(move_horizon, store, horizon)
+        swept = SWEPT_AT_ONCE
+        while swept == SWEPT_AT_ONCE:
+            async with turn:
+                swept = await trio.to_thread.run_sync(sweep, store)

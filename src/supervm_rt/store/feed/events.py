@@ -1,0 +1,174 @@
+"""What a feed hands out: events with their cursors, and what a consumer asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, TypeAlias
+
+from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
+from supervm_rt.errors import ConfigurationError
+from supervm_rt.model.chain import BlockRef, Step
+from supervm_rt.model.ir import BlockIR, TransactionIR
+from supervm_rt.store.schema import StepCode
+
+STEP_OF: Final = {int(StepCode.NEW): Step.NEW, int(StepCode.UNDO): Step.UNDO, int(StepCode.FINAL): Step.FINAL}
+CODE_OF: Final = {step: code for code, step in STEP_OF.items()}
+ALL_STEPS: Final = frozenset(Step)
+
+
+class Row(NamedTuple):
+    """One entry of the log with its block, as SQL gives it."""
+
+    sequence: int
+    """0: not of the log; told in place of events that were deleted."""
+    chain: int
+    step: int
+    block: int
+    hash: bytes
+    height: int
+    parent: bytes
+    time: int
+    committed: int | None
+    """Nanoseconds since the epoch."""
+
+
+RawRow: TypeAlias = tuple[int, int, int, int, bytes, int, bytes, int, int | None]
+Finals: TypeAlias = tuple[tuple[bytes, int] | None, ...]
+"""Id and height of the last final block of each chain of a subscription."""
+
+
+class Context:
+    """What the events of a stretch of one subscription share."""
+
+    __slots__ = ("places", "position", "sealer")
+
+    def __init__(self, sealer: Sealer, places: tuple[ChainPlace, ...], position: int) -> None:
+        self.sealer = sealer
+        self.places = places
+        self.position = position
+        """For events that are not of the log."""
+
+
+class FeedEvent:
+    """One step of a chain that a subscription tells, with the cursor behind it."""
+
+    __slots__ = ("_context", "_finals", "_index", "_row", "ir", "raw", "transactions")
+
+    raw: bytes | None
+    """The block's bytes, where they were asked for."""
+    ir: BlockIR | None
+    """The block as values, where it was asked for."""
+    transactions: tuple[TransactionIR, ...] | None
+    """Those that the filter asks for, in block order; None where there is no such filter."""
+
+    def __init__(self, context: Context, index: int, row: RawRow, finals: Finals) -> None:
+        """For the feed."""
+        self._context = context
+        self._index = index
+        self._row = row
+        self._finals = finals
+        self.raw = None
+        self.ir = None
+        self.transactions = None
+
+    @property
+    def chain(self) -> str:
+        """The chain's name in the store."""
+        return self._context.places[self._index].chain
+
+    @property
+    def step(self) -> Step:
+        """What happened to the block."""
+        return STEP_OF[self._row[2]]
+
+    @property
+    def block(self) -> BlockRef:
+        """The block."""
+        return BlockRef(self._row[4], self._row[5])
+
+    @property
+    def parent(self) -> bytes:
+        """Id of the block before it; the tip, after an UNDO."""
+        return self._row[6]
+
+    @property
+    def time(self) -> int:
+        """Seconds since the epoch, as the block says."""
+        return self._row[7]
+
+    @property
+    def sequence(self) -> int | None:
+        """Place in the store's log; None where the event stands for deleted ones."""
+        return self._row[0] or None
+
+    @property
+    def committed(self) -> float | None:
+        """When the store committed it, in seconds since the epoch by the host's clock; None where that was deleted."""
+        nanoseconds = self._row[8]
+        return None if nanoseconds is None else nanoseconds / 1e9
+
+    @property
+    def cursor(self) -> str:
+        """Goes on behind this event. Worked out when it is asked for."""
+        return self._context.sealer.seal(self.place())
+
+    def place(self) -> Cursor:
+        """What the cursor says."""
+        places = tuple(
+            replace(place, final=None if final is None else BlockRef(*final))
+            for place, final in zip(self._context.places, self._finals, strict=True)
+        )
+        return Cursor(self._row[0] or self._context.position, places, self.step, self._index, self.block)
+
+    @property
+    def index(self) -> int:
+        """Which of the subscription's chains, in the order of its cursor."""
+        return self._index
+
+    def __repr__(self) -> str:
+        return f"<{self.step} {self.block.hash.hex()} at height {self.block.height} of {self.chain}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Which transactions: those that pay to, or spend from, one of the addresses or scripts, and those of these ids."""
+
+    addresses: Sequence[str] = ()
+    scripts: Sequence[bytes] = ()
+    """Output scripts."""
+    ids: Sequence[bytes] = ()
+    """Display order."""
+
+
+BEGINNING: Final = "beginning"
+NOW: Final = "now"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a subscription asks for. Raises ConfigurationError where it contradicts itself."""
+
+    chains: tuple[str, ...]
+    start: Cursor | str | int = BEGINNING
+    """A cursor, BEGINNING, NOW, or a height."""
+    steps: frozenset[Step] = ALL_STEPS
+    transactions: Transactions | None = None
+    raw: bool = False
+    ir: bool = False
+    bodies: bool = field(init=False)
+    """Whether blocks are read, and not only the log."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bodies", self.raw or self.ir or self.transactions is not None)
+        if not self.chains or len(set(self.chains)) != len(self.chains):
+            raise ConfigurationError("a subscription is of one chain or more, each once", remedy="name the chains")
+        if not self.steps:
+            raise ConfigurationError("a subscription without steps has no events", remedy="name new, undo or final")
+        if isinstance(self.start, int) and (len(self.chains) > 1 or self.start < 0):
+            raise ConfigurationError(
+                f"several chains cannot begin at the height {self.start}" if self.start >= 0 else f"{self.start} is no height",
+                remedy="subscribe to each by itself, or begin at the beginning, now or a cursor",
+            )
+        if isinstance(self.start, str) and self.start not in {BEGINNING, NOW}:
+            raise ConfigurationError(f"{self.start!a} is no start", remedy=f"use {BEGINNING}, {NOW} or a height")

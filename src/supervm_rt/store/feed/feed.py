@@ -1,0 +1,212 @@
+"""A store's feed: any number of subscriptions, woken by commits.
+
+Subscriptions read the store by themselves, through a few shared connections; those that have kept up share what was read once
+(``tail``). Nothing is pushed to a consumer, so one that does not come back costs nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import os
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from operator import itemgetter
+from typing import Final
+
+import trio
+
+from supervm_rt.chain.cursor import MAX_CHAINS, Cursor, Sealer
+from supervm_rt.errors import ConfigurationError, StoreError
+from supervm_rt.model.chain import Step
+from supervm_rt.store.database import Store
+from supervm_rt.store.feed.bell import listen
+from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Request, Transactions
+from supervm_rt.store.feed.reader import FeedReader, Page
+from supervm_rt.store.feed.subscription import Subscription
+from supervm_rt.store.feed.tail import Tail
+
+READERS: Final = 2
+"""Connections on which pages are read; further consumers wait for their turn."""
+_COMMITS_REMEMBERED: Final = 10_000
+_TRIES: Final = 5
+
+
+class Feed:
+    """Made by ``open_feed``, or by a runtime for its own store. Used from one Trio loop; ``run`` has to run for it to live."""
+
+    def __init__(self, store: Store) -> None:
+        """``store``: a handle of the feed's own, open read-only; the feed closes it."""
+        self.path = store.path
+        self._pump_store = store
+        self._sealer = Sealer(store.cursor_key())
+        self._idle: list[Store] = []
+        self._turn = trio.CapacityLimiter(READERS)
+        self.tail = Tail()
+        self.tail.extend(*self.tail.fetch(store))
+        self.head = self.tail.head
+        """Sequence of the log's last event, as far as this feed has heard."""
+        self.rings = 0
+        """How often something was heard of."""
+        self.ended = False
+        self._doorbell = trio.Event()
+        self._wake = trio.Event()
+        self._failure: StoreError | None = None
+        self._commits: deque[tuple[int, float]] = deque(maxlen=_COMMITS_REMEMBERED)
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> Feed:
+        """Opens the store. Raises StoreError as ``Store.open`` does."""
+        store = Store.open(path, read_only=True)
+        try:
+            return cls(store)
+        except BaseException:
+            store.close()
+            raise
+
+    # ---- consumers -----------------------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        chain: str | Sequence[str],
+        *,
+        cursor: str | None = None,
+        start: str | int = BEGINNING,
+        steps: Iterable[Step] = ALL_STEPS,
+        addresses: Sequence[str] = (),
+        scripts: Sequence[bytes] = (),
+        transactions: Sequence[bytes] = (),
+        raw: bool = False,
+        ir: bool = False,
+        follow: bool = True,
+    ) -> Subscription:
+        """The events of one chain, or of several in the order in which the store committed them.
+
+        ``cursor``: goes on behind the event that carried it. Else ``start`` says where to begin: ``"beginning"``; ``"now"``, with
+        the next event; a height, with the blocks from there on (one chain only). ``steps``: only these. ``addresses``,
+        ``scripts`` (of outputs) and ``transactions`` (ids): only blocks that hold one of these transactions, or one that pays to
+        or spends from one of these addresses or scripts; the events list them. ``raw``, ``ir``: the blocks with the events.
+        ``follow=False`` ends with what there is.
+
+        Raises CursorMalformed, CursorForged, CursorTooNew, CursorOfAnotherStore, CursorOfAnotherChain and ConfigurationError at
+        once; what the store has to be asked for, with the first event (see ``Subscription``).
+        """
+        chains = (chain,) if isinstance(chain, str) else tuple(chain)
+        if len(chains) > MAX_CHAINS:
+            raise ConfigurationError(f"{len(chains)} chains are too many", remedy=f"subscribe to {MAX_CHAINS} at most at once")
+        begin: Cursor | str | int = start if cursor is None else self._sealer.open(cursor)
+        wanted = Transactions(tuple(addresses), tuple(scripts), tuple(transactions))
+        filtered = bool(wanted.addresses or wanted.scripts or wanted.ids)
+        request = Request(chains, begin, frozenset(steps), wanted if filtered else None, raw, ir)
+        return Subscription(self, FeedReader(self._sealer, request), follow=follow, given=cursor)
+
+    async def read(self, reader: FeedReader) -> Page:
+        """One page, in a thread."""
+        async with self._turn:
+            return await trio.to_thread.run_sync(self._read, reader)
+
+    def _read(self, reader: FeedReader) -> Page:
+        store = self._idle.pop() if self._idle else Store.open(self.path, read_only=True)
+        try:
+            for attempt in range(1, _TRIES + 1):
+                try:
+                    return reader.read(store)
+                except StoreError as error:
+                    # A store that nobody wrote was read as unchanging, and then somebody began to write it.
+                    if attempt == _TRIES or type(error) is not StoreError:
+                        raise
+            raise AssertionError
+        finally:
+            if self.ended:
+                store.close()
+            else:
+                self._idle.append(store)
+
+    async def wait(self, token: int, seen: int) -> None:
+        """Until something was committed since ``rings`` was ``token``, or there is more than up to ``seen``, or the feed ends.
+
+        Raises what the feed ended with.
+        """
+        if self.rings == token and self.tail.head <= seen and not self.ended:
+            await self._wake.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def committed_after(self, sequence: int) -> float | None:
+        """When the first commit behind this sequence was heard of; the oldest that is remembered, where it is older still."""
+        place = bisect.bisect_right(self._commits, sequence, key=itemgetter(0))
+        return self._commits[place][1] if place < len(self._commits) else None
+
+    # ---- commits -------------------------------------------------------------------------------------------------------------
+
+    def ring(self, events: int | None = None) -> None:
+        """Something was committed: ``events`` entries of the log, or it is not known how many, or whether any."""
+        if events == 0:
+            return
+        self.rings += 1
+        if events is not None:
+            self._hear(self.head + events)
+        self._doorbell.set()
+
+    def _hear(self, head: int) -> None:
+        if head > self.head:
+            self.head = head
+            self._commits.append((head, time.time()))
+
+    async def run(self) -> None:
+        """Wakes consumers. Runs until cancelled, then ends all subscriptions; ends by itself only with the store's failure."""
+        try:
+            while True:
+                await self._doorbell.wait()
+                self._doorbell = trio.Event()
+                await self._pump()
+        except StoreError as error:
+            self._failure = error
+        finally:
+            self.ended = True
+            self._wake.set()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._close)
+
+    async def _pump(self) -> None:
+        before = self.tail.head
+        for attempt in range(1, _TRIES + 1):
+            try:
+                head, rows = await trio.to_thread.run_sync(self.tail.fetch, self._pump_store)
+                break
+            except StoreError as error:
+                if attempt == _TRIES or type(error) is not StoreError:
+                    raise
+        self.tail.extend(head, rows)
+        self._hear(head)
+        if head != before:
+            self._wake.set()
+            self._wake = trio.Event()
+
+    def _close(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._pump_store.close()
+        while self._idle:
+            with contextlib.suppress(StoreError):
+                self._idle.pop().close()
+
+
+@asynccontextmanager
+async def open_feed(path: str | os.PathLike[str]) -> AsyncGenerator[Feed, None]:
+    """The feed of a store, without a node; another process may write it meanwhile, and its commits wake the subscriptions.
+
+    Raises StoreError as ``Store.open`` does.
+    """
+    feed = await trio.to_thread.run_sync(Feed.at, path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed.run)
+        await nursery.start(partial(listen, feed.path, feed.ring))
+        # What was committed before the bell was heard.
+        feed.ring()
+        try:
+            yield feed
+        finally:
+            nursery.cancel_scope.cancel()

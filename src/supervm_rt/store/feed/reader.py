@@ -1,0 +1,435 @@
+"""Reads on from a cursor, a page at a time: from the log, and in place of deleted events from the blocks.
+
+A page is read in one snapshot, which ends with it: a consumer that does not come back holds nothing of the store.
+
+Where a chain's oldest events were deleted (``horizons``), a consumer that begins before them is first told what they led to:
+NEW of each block up to the horizon's tip, FINAL of those that were final there. All of these are final for ever, so a consumer
+that stops in between goes on however far the horizon has moved meanwhile. Behind it follows the log. A cursor in the log whose
+next events were deleted is refused.
+"""
+
+from __future__ import annotations
+
+import heapq
+import operator
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
+from supervm_rt.errors import CursorOfAnotherChain, CursorTooOld, CursorUnknown, StoreCorrupt
+from supervm_rt.ir.decode import decode_block
+from supervm_rt.model.chain import BlockRef
+from supervm_rt.store.database import Store
+from supervm_rt.store.faults import RESTORE, decoding
+from supervm_rt.store.feed.events import CODE_OF, NOW, Context, FeedEvent, Finals, RawRow, Request
+from supervm_rt.store.feed.matching import Matcher
+from supervm_rt.store.queries import ChainReader, check_body
+from supervm_rt.store.schema import StateCode, StepCode
+
+PAGE_EVENTS: Final = 256
+PAGE_BYTES: Final = 4 << 20
+"""A page of blocks ends with the block that passes this."""
+EXAMINED_BYTES: Final = 16 << 20
+"""And where a filter drops them, with the block that passes this."""
+
+NEW, FINAL = int(StepCode.NEW), int(StepCode.FINAL)
+
+LOG: Final = (
+    "SELECT e.sequence, e.chain, e.step, e.block, b.hash, b.height, b.parent, b.time,"
+    " (SELECT m.time FROM commits m WHERE m.sequence >= e.sequence ORDER BY m.sequence LIMIT 1)"
+    " FROM events e JOIN blocks b ON b.id = e.block WHERE "
+)
+
+
+class Horizon(NamedTuple):
+    """What the deleted events of a chain led to."""
+
+    sequence: int
+    """Of the last of them."""
+    tip: BlockRef
+    final: BlockRef | None
+
+
+class Page(NamedTuple):
+    """What was read at once."""
+
+    events: list[FeedEvent]
+    exhausted: bool
+    """There was nothing more."""
+    head: int
+    """Sequence of the log's last event then."""
+
+
+class FeedReader:
+    """One consumer's place, moved on by reading. Used by one thread at a time, with any open handle of the same store."""
+
+    def __init__(self, sealer: Sealer, request: Request) -> None:
+        """Raises CursorOfAnotherChain where the cursor is not of exactly the chains that are asked for."""
+        self.request = request
+        self._sealer = sealer
+        self._steps = frozenset(CODE_OF[step] for step in request.steps)
+        self._started = False
+        self._ids: tuple[int, ...] = ()
+        self._index: dict[int, int] = {}
+        self._readers: list[ChainReader] = []
+        self._matchers: list[Matcher] = []
+        self._context = Context(sealer, tuple(map(ChainPlace, request.chains)), 0)
+        self._finals: Finals = (None,) * len(request.chains)
+        self._cursor = Cursor(0, self._context.places)
+        self._last: FeedEvent | None = None
+        """The last event that was passed, since its place was last set otherwise (``_cursor``)."""
+        self.position = 0
+        """Sequence of the last event that was passed."""
+        self.seen = 0
+        """Up to this sequence there is nothing more for this consumer."""
+        if isinstance(request.start, Cursor):
+            theirs = [place.chain for place in request.start.chains]
+            if sorted(theirs) != sorted(request.chains):
+                raise CursorOfAnotherChain(
+                    f"the cursor is of {' and '.join(theirs)}, not of {' and '.join(request.chains)}",
+                    remedy="subscribe to exactly these, or start without a cursor",
+                )
+            # In the order of the cursor, so that its index of a chain stays right.
+            self._stand(request.start)
+        elif isinstance(request.start, int):
+            self._context = Context(sealer, (ChainPlace(request.chains[0], floor=request.start),), 0)
+            self._cursor = Cursor(0, self._context.places)
+
+    # ---- where it stands -----------------------------------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> str:
+        """The place behind all that was read, told or not."""
+        return self._sealer.seal(self._cursor if self._last is None else self._last.place())
+
+    @property
+    def started(self) -> bool:
+        """Whether its first page was read: before, its place is not settled."""
+        return self._started
+
+    @property
+    def follows_log(self) -> bool:
+        """Whether the next events are those of the log."""
+        return self._started and not any(place.catching_up for place in self._context.places)
+
+    def _stand(self, cursor: Cursor) -> None:
+        self._cursor, self._last = cursor, None
+        self.position = cursor.position
+        self._context = Context(self._sealer, cursor.chains, cursor.position)
+        self._finals = tuple(None if place.final is None else (place.final.hash, place.final.height) for place in cursor.chains)
+
+    def _move(self, position: int, changed: Mapping[int, ChainPlace]) -> None:
+        """Stands somewhere else, without an event that led there."""
+        places = [
+            replace(changed.get(index, place), final=changed[index].final if index in changed else _block(final))
+            for index, (place, final) in enumerate(zip(self._context.places, self._finals, strict=True))
+        ]
+        self._stand(Cursor(position, tuple(places)))
+
+    # ---- reading -------------------------------------------------------------------------------------------------------------
+
+    def read(self, store: Store, limit: int = PAGE_EVENTS) -> Page:
+        """The next events, at most ``limit``. Raises NotInStore, CursorTooOld, CursorUnknown, ConfigurationError, StoreError."""
+        before = (self._started, self._context, self._finals, self._cursor, self._last, self.position, self.seen)
+        try:
+            with store.snapshot() as connection, decoding(store.path):
+                return self._read(store, connection, limit)
+        except BaseException:
+            self._started, self._context, self._finals, self._cursor, self._last, self.position, self.seen = before
+            raise
+
+    def _read(self, store: Store, connection: sqlite3.Connection, limit: int) -> Page:
+        head = log_head(connection)
+        if not self._started:
+            self._start(store, connection, head)
+        horizons = [_horizon(connection, chain) for chain in self._ids]
+        for index, horizon in enumerate(horizons):
+            place = self._context.places[index]
+            if not place.catching_up:
+                continue
+            _demand(horizon is not None, place.chain)
+            assert horizon is not None
+            rows = self._owed(connection, index, horizon, limit)
+            if rows:
+                return self._page(store, connection, rows, head, limit)
+            done = replace(place, after=horizon.sequence, final=_block(self._finals[index]), catching_up=False, reached=None)
+            self._move(self.position, {index: done})
+        self._refuse_deleted(horizons)
+        return self._page(store, connection, self._log(connection, limit), head, limit)
+
+    def take(self, rows: list[RawRow], head: int) -> list[FeedEvent]:
+        """Goes on with rows of the log that somebody else has read; for requests without bodies that follow the log.
+
+        ``rows``: the log's entries of all chains, from the first behind ``seen``.
+        """
+        index = self._index
+        mine = [row for row in rows if row[1] in index]
+        if any(place.after > self.position for place in self._context.places):
+            mine = [row for row in mine if row[0] > self._context.places[index[row[1]]].after]
+        events: list[FeedEvent] = []
+        for row in mine:
+            self._pass(row, events)
+        self.seen = head
+        return events
+
+    def _page(self, store: Store, connection: sqlite3.Connection, rows: list[RawRow], head: int, limit: int) -> Page:
+        events: list[FeedEvent] = []
+        told = examined = 0
+        for number, row in enumerate(rows, start=1):
+            event = self._pass(row, events)
+            if event is None or not self.request.bodies:
+                continue
+            size, matched = self._fill(store, connection, event, row)
+            examined += size
+            if matched:
+                told += size
+            else:
+                events.pop()
+            if (told > PAGE_BYTES or examined > EXAMINED_BYTES) and number < len(rows):
+                return Page(events, exhausted=False, head=head)
+        exhausted = len(rows) < limit and self.follows_log
+        self.seen = head if exhausted else self.position
+        return Page(events, exhausted, head)
+
+    def _pass(self, row: RawRow, events: list[FeedEvent]) -> FeedEvent | None:
+        """Moves behind a row, and tells it where it was asked for."""
+        index = self._index[row[1]]
+        if row[2] == FINAL:
+            finals = list(self._finals)
+            finals[index] = (row[4], row[5])
+            self._finals = tuple(finals)
+        if row[0]:
+            self.position = row[0]
+        elif row[2] == NEW:
+            places = list(self._context.places)
+            places[index] = replace(places[index], reached=BlockRef(row[4], row[5]))
+            self._context = Context(self._sealer, tuple(places), self.position)
+        event = FeedEvent(self._context, index, row, self._finals)
+        self._last = event
+        if row[2] not in self._steps or row[5] < self._context.places[index].floor:
+            return None
+        events.append(event)
+        return event
+
+    # ---- the log -------------------------------------------------------------------------------------------------------------
+
+    def _log(self, connection: sqlite3.Connection, limit: int) -> list[RawRow]:
+        after = max(self.position, self.seen)
+        streams = [
+            connection.execute(
+                f"{LOG}e.chain = ? AND e.sequence > ? ORDER BY e.sequence LIMIT ?", (chain, max(after, place.after), limit)
+            )
+            for chain, place in zip(self._ids, self._context.places, strict=True)
+        ]
+        if len(streams) == 1:
+            return streams[0].fetchall()
+        merged = heapq.merge(*streams, key=operator.itemgetter(0))
+        return [row for row, _ in zip(merged, range(limit), strict=False)]
+
+    def _fill(self, store: Store, connection: sqlite3.Connection, event: FeedEvent, row: RawRow) -> tuple[int, bool]:
+        """Adds what was asked for of the block. How many bytes were read, and whether the filter lets it through."""
+        request, hash_ = self.request, row[4]
+        size = 0
+        if request.ir or self._matchers:
+            found = connection.execute("SELECT ir_checksum, ir FROM bodies WHERE block = ?", (row[3],)).fetchone()
+            ir = check_body(store, hash_, *(found or (0, None)))
+            size += len(ir)
+            try:
+                block = decode_block(ir)
+            except ValueError as error:
+                what = f"the IR of block {hash_.hex()} cannot be decoded ({error})"
+                raise StoreCorrupt(f"the store {store.path} is damaged: {what}", remedy=RESTORE) from error
+            if self._matchers:
+                event.transactions = self._matchers[event.index].match(self._readers[event.index], ir, block)
+                if not event.transactions:
+                    return size, False
+            if request.ir:
+                event.ir = block
+        if request.raw:
+            found = connection.execute("SELECT raw_checksum, raw FROM bodies WHERE block = ?", (row[3],)).fetchone()
+            event.raw = check_body(store, hash_, *(found or (0, None)))
+            size += len(event.raw)
+        return size, True
+
+    def _refuse_deleted(self, horizons: list[Horizon | None]) -> None:
+        for place, horizon in zip(self._context.places, horizons, strict=True):
+            if horizon is not None and max(self.position, place.after) < horizon.sequence:
+                oldest = self._oldest(horizons)
+                raise CursorTooOld(
+                    f"events of the chain {place.chain} behind the cursor were deleted: the store keeps those after the block "
+                    f"{horizon.tip.hash.hex()} at height {horizon.tip.height}",
+                    remedy=f"start anew from the beginning or a height; the oldest cursor that works is {oldest}",
+                    oldest=oldest,
+                )
+
+    def _oldest(self, horizons: list[Horizon | None]) -> str:
+        places = tuple(
+            replace(place, after=0, final=None, catching_up=False, reached=None)
+            if horizon is None
+            else replace(place, after=horizon.sequence, final=horizon.final, catching_up=False, reached=None)
+            for place, horizon in zip(self._context.places, horizons, strict=True)
+        )
+        return self._sealer.seal(Cursor(0, places))
+
+    # ---- what deleted events led to ------------------------------------------------------------------------------------------
+
+    def _owed(self, connection: sqlite3.Connection, index: int, horizon: Horizon, limit: int) -> list[RawRow]:
+        """In place of deleted events: FINAL of what the consumer has and was final at the horizon, then NEW and FINAL upwards."""
+        chain, place, final = self._ids[index], self._context.places[index], self._finals[index]
+        reached = -1 if place.reached is None else place.reached.height
+        settled = -1 if horizon.final is None else horizon.final.height
+        owed = max(-1 if final is None else final[1], place.floor - 1) + 1
+        if owed <= min(reached, settled):
+            blocks = _blocks(connection, chain, owed, min(reached, settled), limit)
+            return [(0, chain, FINAL, *block, None) for block in blocks]
+        rows: list[RawRow] = []
+        for block in _blocks(connection, chain, max(reached + 1, place.floor), horizon.tip.height, max(1, limit // 2)):
+            rows.append((0, chain, NEW, *block, None))
+            if block[2] <= settled:
+                rows.append((0, chain, FINAL, *block, None))
+        return rows
+
+    # ---- starting ------------------------------------------------------------------------------------------------------------
+
+    def _start(self, store: Store, connection: sqlite3.Connection, head: int) -> None:
+        names = [place.chain for place in self._context.places]
+        self._readers = [store.chain(name) for name in names]
+        self._ids = tuple(reader.id for reader in self._readers)
+        self._index = {chain: index for index, chain in enumerate(self._ids)}
+        wanted = self.request.transactions
+        if wanted is not None:
+            self._matchers = [Matcher(reader, wanted) for reader in self._readers]
+        start = self.request.start
+        if isinstance(start, Cursor):
+            self._check(connection, start, head)
+        elif start == NOW:
+            self._begin_now(head)
+        else:
+            self._begin(connection, head, start if isinstance(start, int) else None)
+        self._started = True
+
+    def _begin(self, connection: sqlite3.Connection, head: int, height: int | None) -> None:
+        changed = {}
+        for index, (chain, place) in enumerate(zip(self._ids, self._context.places, strict=True)):
+            horizon = _horizon(connection, chain)
+            if horizon is not None and (height is None or height <= horizon.tip.height):
+                changed[index] = replace(place, catching_up=True)
+            elif height is not None:
+                after = _crossing(connection, chain, height, 0 if horizon is None else horizon.sequence, head)
+                final = _final_at(connection, chain, after) or (None if horizon is None else horizon.final)
+                changed[index] = replace(place, after=after, final=final)
+        self._move(0, changed)
+
+    def _begin_now(self, head: int) -> None:
+        places = zip(self._context.places, self._readers, strict=True)
+        self._move(head, {index: replace(place, final=reader.final()) for index, (place, reader) in enumerate(places)})
+
+    def _check(self, connection: sqlite3.Connection, cursor: Cursor, head: int) -> None:
+        """That the store is the one, and no older copy of the one, that gave the cursor."""
+        for index, place in enumerate(cursor.chains):
+            known = [block for block in (place.final, place.reached) if block is not None]
+            for block in known:
+                _demand(_is_canonical(connection, self._ids[index], block), place.chain)
+        place = cursor.chains[cursor.chain]
+        _demand(cursor.position <= head and all(one.after <= head for one in cursor.chains), place.chain)
+        if cursor.block is None or place.catching_up:
+            return
+        row = connection.execute(
+            "SELECT e.chain, e.step, b.hash FROM events e JOIN blocks b ON b.id = e.block WHERE e.sequence = ?",
+            (cursor.position,),
+        ).fetchone()
+        if row is None:  # deleted: whether the next ones are there is asked with each page
+            horizon = _horizon(connection, self._ids[cursor.chain])
+            _demand(horizon is not None and cursor.position <= max(horizon.sequence, place.after), place.chain)
+            return
+        step = None if cursor.step is None else CODE_OF[cursor.step]
+        _demand(row == (self._ids[cursor.chain], step, cursor.block.hash), place.chain)
+
+
+def log_head(connection: sqlite3.Connection) -> int:
+    """Sequence of the last event that the log ever had; 0 before the first."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _demand(known: bool, chain: str) -> None:
+    if not known:
+        raise CursorUnknown(
+            f"the cursor names an event of the chain {chain} that this store does not have: the store is an older "
+            "copy of the one that gave it",
+            remedy="wait until it is as far, put the newer store back, or start anew",
+        )
+
+
+def _block(final: tuple[bytes, int] | None) -> BlockRef | None:
+    return None if final is None else BlockRef(*final)
+
+
+def _horizon(connection: sqlite3.Connection, chain: int) -> Horizon | None:
+    row = connection.execute(
+        "SELECT h.sequence, t.hash, t.height, f.hash, f.height FROM horizons h JOIN blocks t ON t.id = h.tip"
+        " LEFT JOIN blocks f ON f.id = h.final WHERE h.chain = ?",
+        (chain,),
+    ).fetchone()
+    if row is None:
+        return None
+    sequence, tip, tip_height, final, final_height = row
+    return Horizon(sequence, BlockRef(tip, tip_height), None if final is None else BlockRef(final, final_height))
+
+
+def _blocks(
+    connection: sqlite3.Connection, chain: int, low: int, high: int, limit: int
+) -> list[tuple[int, bytes, int, bytes, int]]:
+    """Canonical blocks from one height up to another: id, hash, height, parent, time."""
+    return connection.execute(
+        "SELECT id, hash, height, parent, time FROM blocks WHERE chain = ? AND height BETWEEN ? AND ? AND state = ?"
+        " ORDER BY height LIMIT ?",
+        (chain, low, high, int(StateCode.CANONICAL), limit),
+    ).fetchall()
+
+
+def _is_canonical(connection: sqlite3.Connection, chain: int, block: BlockRef) -> bool:
+    row = connection.execute("SELECT height, state FROM blocks WHERE chain = ? AND hash = ?", (chain, block.hash)).fetchone()
+    return row is not None and tuple(row) == (block.height, int(StateCode.CANONICAL))
+
+
+def _final_at(connection: sqlite3.Connection, chain: int, sequence: int) -> BlockRef | None:
+    row = connection.execute(
+        "SELECT b.hash, b.height FROM events e JOIN blocks b ON b.id = e.block"
+        " WHERE e.chain = ? AND e.sequence <= ? AND e.step = ? ORDER BY e.sequence DESC LIMIT 1",
+        (chain, sequence, FINAL),
+    ).fetchone()
+    return None if row is None else BlockRef(*row)
+
+
+def _crossing(connection: sqlite3.Connection, chain: int, height: int, low: int, head: int) -> int:
+    """A place in the log at which the chain was below a height and from which it went up to it; the end, where it never did.
+
+    At any such place a consumer of the blocks from that height on has none yet: what follows tells it all. At ``low`` the chain
+    is below.
+    """
+    high = head
+    if _tip_height(connection, chain, high) < height:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _tip_height(connection, chain, middle) < height:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _tip_height(connection: sqlite3.Connection, chain: int, sequence: int) -> int:
+    row = connection.execute(
+        "SELECT e.step, b.height, p.height FROM events e JOIN blocks b ON b.id = e.block"
+        " LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent"
+        " WHERE e.chain = ? AND e.sequence <= ? AND e.step <> ? ORDER BY e.sequence DESC LIMIT 1",
+        (chain, sequence, FINAL),
+    ).fetchone()
+    if row is None:
+        return -1
+    step, height, below = row
+    return height if step == NEW else -1 if below is None else below

@@ -1,0 +1,58 @@
+"""The last entries of the log, read once for all consumers that have kept up."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import itemgetter
+from typing import Final
+
+from supervm_rt.store.database import Store
+from supervm_rt.store.faults import decoding
+from supervm_rt.store.feed.events import RawRow
+from supervm_rt.store.feed.reader import LOG, log_head
+
+TAIL_EVENTS: Final = 4096
+
+_sequence = itemgetter(0)
+
+
+class Tail:
+    """Holds at most twice TAIL_EVENTS rows."""
+
+    def __init__(self) -> None:
+        self.base = 0
+        """The rows are all of the log's behind this sequence, ..."""
+        self.head = 0
+        """... up to this one."""
+        self._rows: list[RawRow] = []
+
+    def fetch(self, store: Store) -> tuple[int, list[RawRow]]:
+        """What came since: the log's head, and the rows if they are not too many. In any thread."""
+        with store.snapshot() as connection, decoding(store.path):
+            head = log_head(connection)
+            if not 0 < head - self.head <= TAIL_EVENTS:
+                return head, []
+            return head, connection.execute(f"{LOG}e.sequence > ? ORDER BY e.sequence", (self.head,)).fetchall()
+
+    def extend(self, head: int, rows: list[RawRow]) -> None:
+        """Takes what ``fetch`` has read."""
+        if rows and len(rows) == head - self.head:
+            self._rows += rows
+        else:  # too many, or some were deleted already: who has not kept up reads the store
+            self._rows = []
+            self.base = head
+        self.head = head
+        if len(self._rows) > 2 * TAIL_EVENTS:
+            surplus = len(self._rows) - TAIL_EVENTS
+            self.base = self._rows[surplus - 1][0]
+            del self._rows[:surplus]
+
+    def covers(self, sequence: int) -> bool:
+        """Whether all that follows this sequence, up to ``head``, is here."""
+        return self.base <= sequence <= self.head
+
+    def after(self, sequence: int, limit: int) -> tuple[list[RawRow], int]:
+        """At most ``limit`` rows behind this sequence, and up to which sequence they are all there are."""
+        start = bisect_right(self._rows, sequence, key=_sequence)
+        rows = self._rows[start : start + limit]
+        return rows, rows[-1][0] if len(rows) == limit else self.head

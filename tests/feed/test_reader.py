@@ -1,0 +1,240 @@
+"""A consumer that reads on from any cursor, in pages of any size, is told each event once; also where old events were deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervm_rt.errors import CursorTooOld
+from supervm_rt.model.chain import Step
+from supervm_rt.store import FinalInput, Input, Store, digest
+from supervm_rt.store.feed.retention import Retention, find_horizons, move_horizon, sweep
+from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
+from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
+
+RULES = replace(HEAVIEST, final_depth=6)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forks, reorgs and finality."""
+    path = tmp_path_factory.mktemp("mixed") / "chain.store"
+    fill(path, busy_inputs(7, 400), RULES)
+    return path
+
+
+def prune(store: Store, *, keep: int, sweeping: bool = True, now: float = 4e9) -> None:
+    """Deletes all that may be deleted, but the last events."""
+    retention = Retention(age=0, events=keep)
+    for horizon in find_horizons(store, retention, now):
+        move_horizon(store, horizon)
+    while sweeping and sweep(store, 7):
+        pass
+
+
+def test_from_the_beginning_the_whole_log_is_told(mixed: Path) -> None:
+    with Store.open(mixed, read_only=True) as store:
+        for limit in (1, 2, 7, 256):
+            events = read_all(consumer(store), store, limit)
+            assert told(events) == log_of(store)
+        rebuilt = Rebuilt()
+        rebuilt.apply(events)
+        rebuilt.assert_equals(store)
+        assert {event.step for event in events} == set(Step)
+        assert all(event.committed for event in events)
+
+
+def test_every_cursor_goes_on_with_the_next_event(mixed: Path) -> None:
+    with Store.open(mixed, read_only=True) as store:
+        log = log_of(store)
+        events = read_all(consumer(store), store)
+        for number, event in enumerate(events, start=1):
+            reader = consumer(store, event.cursor)
+            assert told(reader.read(store, 3).events) == log[number : number + 3]
+            assert told(read_all(reader, store)) == log[number + 3 :]
+
+
+def test_from_a_height_the_blocks_from_there_on_are_told(mixed: Path) -> None:
+    with Store.open(mixed, read_only=True) as store:
+        tip = store.chain(CHAIN).tip()
+        assert tip is not None
+        for height in range(tip.height + 3):
+            rebuilt = Rebuilt(floor=height)
+            reader = consumer(store, start=height)
+            while True:
+                page = reader.read(store, 2)
+                assert all(event.block.height >= height for event in page.events)
+                rebuilt.apply(page.events)
+                if page.exhausted:
+                    break
+                reader = consumer(store, reader.cursor)
+            rebuilt.assert_equals(store)
+
+
+def test_now_is_behind_the_last_event(tmp_path: Path) -> None:
+    path = tmp_path / "chain.store"
+    with Store.open(path) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(4))
+        reader = consumer(store, start="now")
+        assert read_all(reader, store) == []
+        again = consumer(store, reader.cursor)
+        mirror.apply(PLUGIN, line("n1 n2", "b3", 4))
+        assert [event.block.hash for event in read_all(reader, store)] == [b"n1", b"n2"]
+        assert [event.block.hash for event in read_all(again, store)] == [b"n1", b"n2"]
+
+
+def test_several_chains_come_in_the_order_of_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "chain.store"
+    with Store.open(path) as store:
+        mirrors = [dev_mirror(store, RULES, name) for name in ("one", "two", "other")]
+        inputs = busy_inputs(3, 90)
+        for at in range(0, len(inputs), 5):
+            for mirror in mirrors:
+                mirror.apply(PLUGIN, inputs[at : at + 5])
+        expected = [event for event in store.events(limit=100_000) if event.chain != "other"]
+        reader = consumer(store, chains=("one", "two"))
+        events = read_all(reader, store, 4)
+        assert [(event.chain, event.sequence) for event in events] == [(event.chain, event.sequence) for event in expected]
+        for number, event in enumerate(events, start=1):
+            again = consumer(store, event.cursor, chains=("two", "one"))
+            assert told(again.read(store, 2).events) == told(events[number : number + 2])
+
+
+class TestDeletedEvents:
+    """Where the oldest were deleted."""
+
+    def test_a_new_consumer_still_learns_the_chain(self, tmp_path: Path) -> None:
+        path = tmp_path / "chain.store"
+        fill(path, busy_inputs(7, 400), RULES)
+        with Store.open(path) as store:
+            complete, whole = len(log_of(store)), digest(store, CHAIN).hex
+            prune(store, keep=40)
+            assert 40 <= len(log_of(store)) < complete / 2
+            assert digest(store, CHAIN).hex != whole
+            tip = store.chain(CHAIN).tip()
+            assert tip is not None
+            for limit in (1, 2, 50):
+                for height in ("beginning", *range(0, tip.height + 3, 13)):
+                    rebuilt = Rebuilt(floor=height if isinstance(height, int) else 0)
+                    reader = consumer(store, start=height)
+                    while True:
+                        page = reader.read(store, limit)
+                        for event in page.events:
+                            rebuilt.apply([event])
+                        if page.exhausted:
+                            break
+                        reader = consumer(store, page.events[-1].cursor if page.events else reader.cursor)
+                    rebuilt.assert_equals(store)
+
+    def test_cursors_are_refused_where_the_next_event_is_gone_and_only_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "chain.store"
+        fill(path, busy_inputs(7, 400), RULES)
+        with Store.open(path) as store:
+            events = read_all(consumer(store), store)
+            for keep in (200, 40):
+                for sweeping in (False, True):
+                    prune(store, keep=keep, sweeping=sweeping)
+                    with store.snapshot() as connection:
+                        (horizon,) = connection.execute("SELECT sequence FROM horizons").fetchone()
+                    assert horizon <= len(events) - keep
+                    for number, event in enumerate(events, start=1):
+                        reader = consumer(store, event.cursor)
+                        if number < horizon:
+                            with pytest.raises(CursorTooOld, match="oldest cursor that works") as caught:
+                                reader.read(store)
+                            oldest = consumer(store, caught.value.oldest)
+                            assert told(read_all(oldest, store)) == told(events[horizon:])
+                        else:
+                            assert told(read_all(reader, store)) == told(events[number:])
+
+    def test_a_consumer_that_begins_slowly_goes_on_however_far_the_deleting_has_come(self, tmp_path: Path) -> None:
+        path = tmp_path / "chain.store"
+        with Store.open(path) as store:
+            mirror = dev_mirror(store, RULES)
+            inputs = busy_inputs(11, 400)
+            mirror.apply(PLUGIN, inputs[:100])
+            prune(store, keep=10)
+            rebuilt = Rebuilt()
+            cursor = None
+            for at in range(100, len(inputs), 4):
+                mirror.apply(PLUGIN, inputs[at : at + 4])
+                prune(store, keep=10)
+                page = consumer(store, cursor).read(store, 3)
+                rebuilt.apply(page.events)
+                cursor = page.events[-1].cursor
+            rebuilt.apply(read_all(consumer(store, cursor), store))
+            rebuilt.assert_equals(store)
+
+    def test_nothing_goes_while_nothing_is_final(self, tmp_path: Path) -> None:
+        path = tmp_path / "chain.store"
+        fill(path, chain_of(50))
+        with Store.open(path) as store:
+            prune(store, keep=0)
+            assert len(log_of(store)) == 50
+            dev_mirror(store).apply(PLUGIN, [FinalInput(b"b20", 20)])
+            prune(store, keep=0)
+            assert len(log_of(store)) == 50 - 21 + 21
+            rebuilt = Rebuilt()
+            rebuilt.apply(read_all(consumer(store), store))
+            rebuilt.assert_equals(store)
+
+    def test_age_keeps_what_is_younger(self, tmp_path: Path) -> None:
+        path = tmp_path / "chain.store"
+        with Store.open(path) as store:
+            mirror = dev_mirror(store, replace(HEAVIEST, final_depth=0))
+            mirror.apply(PLUGIN, chain_of(20))
+            with store.transaction() as connection:
+                connection.execute("UPDATE commits SET time = 1000")
+            mirror.apply(PLUGIN, chain_of(30)[20:])
+            before = log_of(store)
+            for horizon in find_horizons(store, Retention(age=100, events=0), now=1050e-9):
+                move_horizon(store, horizon)
+            assert sweep(store) == 0
+            for horizon in find_horizons(store, Retention(age=100, events=0), now=5000):
+                move_horizon(store, horizon)
+            assert sweep(store) > 0
+            assert log_of(store) == before[39:]
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), steps=st.integers(0, 10_000))
+def test_a_thousand_stops_in_random_trees(tmp_path_factory: pytest.TempPathFactory, seed: int, steps: int) -> None:
+    """Consumers that stop anywhere and go on from their cursor, while the tree grows and old events go."""
+    walk = Random(steps)
+    path = tmp_path_factory.mktemp("random") / "chain.store"
+    inputs: list[Input] = busy_inputs(seed, 120)
+    with Store.open(path, durable=False) as store:
+        mirror = dev_mirror(store, replace(HEAVIEST, final_depth=walk.choice([None, 2, 5])))
+        known: list[tuple[Rebuilt, str | None]] = [(Rebuilt(), None) for _ in range(3)]
+        done = 0
+        while done < len(inputs):
+            count = walk.randint(1, 12)
+            mirror.apply(PLUGIN, inputs[done : done + count])
+            done += count
+            if walk.random() < 0.2:
+                prune(store, keep=walk.choice([5, 20, 100]), sweeping=walk.random() < 0.7)
+            for number, (rebuilt, cursor) in enumerate(known):
+                if walk.random() < 0.4:
+                    continue
+                try:
+                    page = consumer(store, cursor).read(store, walk.randint(1, 9))
+                except CursorTooOld:
+                    known[number] = (Rebuilt(), None)
+                    continue
+                stop = walk.randint(0, len(page.events))
+                rebuilt.apply(page.events[:stop])
+                known[number] = (rebuilt, page.events[stop - 1].cursor if stop else cursor)
+        for rebuilt, cursor in known:
+            try:
+                rebuilt.apply(read_all(consumer(store, cursor), store))
+                rebuilt.assert_equals(store)
+            except CursorTooOld:
+                anew = Rebuilt()
+                anew.apply(read_all(consumer(store), store))
+                anew.assert_equals(store)
