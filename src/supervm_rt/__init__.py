@@ -27,6 +27,7 @@ from supervm_rt.runtime import (
     open_runtime,
 )
 from supervm_rt.store import Store
+from supervm_rt.store.feed import Feed, FeedEvent, Last, Retention, Subscription, SubscriptionStatistics, open_feed
 from supervm_rt.trust.policy import PolicyLevel
 
 try:
@@ -50,8 +51,11 @@ __all__ = [
     "ChainSummary",
     "Deadlines",
     "EventKind",
+    "Feed",
+    "FeedEvent",
     "ForkMode",
     "HostEvent",
+    "Last",
     "Manifest",
     "PluginConfig",
     "PluginState",
@@ -62,14 +66,18 @@ __all__ = [
     "Rejection",
     "RestartLimits",
     "RestartPolicy",
+    "Retention",
     "Runtime",
     "RuntimeConfig",
     "Severity",
     "Step",
     "Store",
+    "Subscription",
+    "SubscriptionStatistics",
     "SuperVMError",
     "Verdict",
     "__version__",
     "get_include",
+    "open_feed",
     "open_runtime",
 ]

@@ -22,7 +22,7 @@ from supervm_rt.runtime.retention import keep_retention
 from supervm_rt.runtime.sink import EventSink, Receiver
 from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
 from supervm_rt.store import Store
-from supervm_rt.store.feed import BEGINNING, Feed, Subscription
+from supervm_rt.store.feed import BEGINNING, Feed, Last, Subscription
 from supervm_rt.store.feed.events import ALL_STEPS
 from supervm_rt.trust.policy import Policy
 
@@ -162,7 +162,7 @@ class Runtime:
         chain: str | Sequence[str],
         *,
         cursor: str | None = None,
-        start: str | int = BEGINNING,
+        start: str | int | Last = BEGINNING,
         steps: Iterable[Step] = ALL_STEPS,
         addresses: Sequence[str] = (),
         scripts: Sequence[bytes] = (),

@@ -10,7 +10,7 @@ from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.chain import BlockRef, Step
 from supervm_rt.model.ir import BlockIR, TransactionIR
-from supervm_rt.store.schema import StepCode
+from supervm_rt.store.schema import HIGHEST_INTEGER, StepCode
 
 STEP_OF: Final = {int(StepCode.NEW): Step.NEW, int(StepCode.UNDO): Step.UNDO, int(StepCode.FINAL): Step.FINAL}
 CODE_OF: Final = {step: code for code, step in STEP_OF.items()}
@@ -146,12 +146,19 @@ NOW: Final = "now"
 
 
 @dataclass(frozen=True, slots=True)
+class Last:
+    """A start: the last events that are kept."""
+
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a subscription asks for. Raises ConfigurationError where it contradicts itself."""
 
     chains: tuple[str, ...]
-    start: Cursor | str | int = BEGINNING
-    """A cursor, BEGINNING, NOW, or a height."""
+    start: Cursor | str | int | Last = BEGINNING
+    """A cursor, BEGINNING, NOW, a height, or the last events."""
     steps: frozenset[Step] = ALL_STEPS
     transactions: Transactions | None = None
     raw: bool = False
@@ -165,9 +172,12 @@ class Request:
             raise ConfigurationError("a subscription is of one chain or more, each once", remedy="name the chains")
         if not self.steps:
             raise ConfigurationError("a subscription without steps has no events", remedy="name new, undo or final")
-        if isinstance(self.start, int) and (len(self.chains) > 1 or self.start < 0):
+        number = self.start.events if isinstance(self.start, Last) else self.start
+        if isinstance(number, int) and not 0 <= number <= HIGHEST_INTEGER:
+            raise ConfigurationError(f"a subscription cannot begin at {number}", remedy="give a number from 0 on")
+        if isinstance(number, int) and len(self.chains) > 1:
             raise ConfigurationError(
-                f"several chains cannot begin at the height {self.start}" if self.start >= 0 else f"{self.start} is no height",
+                "several chains cannot begin at one height, or with their last events",
                 remedy="subscribe to each by itself, or begin at the beginning, now or a cursor",
             )
         if isinstance(self.start, str) and self.start not in {BEGINNING, NOW}:

@@ -24,7 +24,7 @@ from supervm_rt.errors import ConfigurationError, StoreError
 from supervm_rt.model.chain import Step
 from supervm_rt.store.database import Store
 from supervm_rt.store.feed.bell import listen
-from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Request, Transactions
+from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, Request, Transactions
 from supervm_rt.store.feed.reader import FeedReader, Page
 from supervm_rt.store.feed.subscription import Subscription
 from supervm_rt.store.feed.tail import Tail
@@ -74,7 +74,7 @@ class Feed:
         chain: str | Sequence[str],
         *,
         cursor: str | None = None,
-        start: str | int = BEGINNING,
+        start: str | int | Last = BEGINNING,
         steps: Iterable[Step] = ALL_STEPS,
         addresses: Sequence[str] = (),
         scripts: Sequence[bytes] = (),
@@ -86,7 +86,8 @@ class Feed:
         """The events of one chain, or of several in the order in which the store committed them.
 
         ``cursor``: goes on behind the event that carried it. Else ``start`` says where to begin: ``"beginning"``; ``"now"``, with
-        the next event; a height, with the blocks from there on (one chain only). ``steps``: only these. ``addresses``,
+        the next event; a height, with the blocks from there on; ``Last(n)``, with the last n events that are kept (a height and
+        ``Last`` of one chain only). ``steps``: only these. ``addresses``,
         ``scripts`` (of outputs) and ``transactions`` (ids): only blocks that hold one of these transactions, or one that pays to
         or spends from one of these addresses or scripts; the events list them. ``raw``, ``ir``: the blocks with the events.
         ``follow=False`` ends with what there is.
@@ -97,7 +98,7 @@ class Feed:
         chains = (chain,) if isinstance(chain, str) else tuple(chain)
         if len(chains) > MAX_CHAINS:
             raise ConfigurationError(f"{len(chains)} chains are too many", remedy=f"subscribe to {MAX_CHAINS} at most at once")
-        begin: Cursor | str | int = start if cursor is None else self._sealer.open(cursor)
+        begin: Cursor | str | int | Last = start if cursor is None else self._sealer.open(cursor)
         wanted = Transactions(tuple(addresses), tuple(scripts), tuple(transactions))
         filtered = bool(wanted.addresses or wanted.scripts or wanted.ids)
         request = Request(chains, begin, frozenset(steps), wanted if filtered else None, raw, ir)
@@ -201,6 +202,7 @@ async def open_feed(path: str | os.PathLike[str]) -> AsyncGenerator[Feed, None]:
     Raises StoreError as ``Store.open`` does.
     """
     feed = await trio.to_thread.run_sync(Feed.at, path)
+    failed: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
         await nursery.start(partial(listen, feed.path, feed.ring))
@@ -208,5 +210,8 @@ async def open_feed(path: str | os.PathLike[str]) -> AsyncGenerator[Feed, None]:
         feed.ring()
         try:
             yield feed
-        finally:
-            nursery.cancel_scope.cancel()
+        except BaseException as error:  # raised again outside the nursery, so that it comes out bare
+            failed = error
+        nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed

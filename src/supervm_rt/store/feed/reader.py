@@ -23,7 +23,7 @@ from supervm_rt.ir.decode import decode_block
 from supervm_rt.model.chain import BlockRef
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import RESTORE, decoding
-from supervm_rt.store.feed.events import CODE_OF, NOW, Context, FeedEvent, Finals, RawRow, Request
+from supervm_rt.store.feed.events import CODE_OF, NOW, Context, FeedEvent, Finals, Last, RawRow, Request
 from supervm_rt.store.feed.matching import Matcher
 from supervm_rt.store.queries import ChainReader, check_body
 from supervm_rt.store.schema import StateCode, StepCode
@@ -304,6 +304,8 @@ class FeedReader:
         start = self.request.start
         if isinstance(start, Cursor):
             self._check(connection, start, head)
+        elif isinstance(start, Last):
+            self._begin_late(connection, start.events)
         elif start == NOW:
             self._begin_now(head)
         else:
@@ -321,6 +323,16 @@ class FeedReader:
                 final = _final_at(connection, chain, after) or (None if horizon is None else horizon.final)
                 changed[index] = replace(place, after=after, final=final)
         self._move(0, changed)
+
+    def _begin_late(self, connection: sqlite3.Connection, events: int) -> None:
+        (chain,), (place,) = self._ids, self._context.places
+        row = connection.execute(
+            "SELECT sequence FROM events WHERE chain = ? ORDER BY sequence DESC LIMIT 1 OFFSET ?", (chain, events)
+        ).fetchone()
+        horizon = _horizon(connection, chain)
+        after = max(0 if row is None else row[0], 0 if horizon is None else horizon.sequence)
+        final = _final_at(connection, chain, after) or (None if horizon is None else horizon.final)
+        self._move(0, {0: replace(place, after=after, final=final)})
 
     def _begin_now(self, head: int) -> None:
         places = zip(self._context.places, self._readers, strict=True)
