@@ -25,7 +25,8 @@ run: build  ## the demonstration: a real chain, mirrored
 test: build lint  ## the fast, complete suite
 	$(bin)/python -m pytest -m 'not nodes' $(PYTEST)
 
-test-nodes: build nodes  ## what needs real nodes
+test-nodes: build nodes  ## what needs real nodes and servers
+	@tools/prepare-machine $(PYTHON) nodes
 	SUPERVM_REQUIRE_NODES=1 $(bin)/python -m pytest -m nodes $(PYTEST)
 
 test-sanitize: build  ## the native code under sanitizers, and the ring on real threads; SANITIZERS='--frames 2000000 threads'

@@ -102,6 +102,10 @@ class CursorTooOld(CursorError):
         self.oldest = oldest
 
 
+class SinkError(OperatorError):
+    """Where events are to go cannot be reached or refuses them. It is as it was before them."""
+
+
 class PluginError(SuperVMError):
     """A plugin did what it must not, or did not do what it must."""
 

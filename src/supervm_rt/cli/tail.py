@@ -36,7 +36,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--store", type=Path, required=True, metavar="FILE")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--cursor", metavar="C", help="go on behind the event that carried it")
-    where.add_argument("--from", type=_height, metavar="HEIGHT", dest="height", help="begin with the blocks from this height on")
+    where.add_argument("--from", type=height, metavar="HEIGHT", dest="height", help="begin with the blocks from this height on")
     where.add_argument("--from-start", action="store_true", help="begin with the first event")
     parser.add_argument("--final-only", action="store_true", help="only blocks that have become final")
     parser.add_argument("--address", action="append", default=[], metavar="A", help="only blocks that pay to it or spend from it")
@@ -50,7 +50,8 @@ def add_commands(commands: Any) -> None:
     parser.set_defaults(command=_tail)
 
 
-def _height(text: str) -> int:
+def height(text: str) -> int:
+    """The type of an option."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is not a height")
     return int(text)
@@ -75,7 +76,7 @@ async def _run(options: argparse.Namespace) -> Exception | None:
     failure: Exception | None = None
     async with trio.open_nursery() as watchers:
         with trio.CancelScope() as scope:
-            await watchers.start(_watch_signals, scope)
+            await watchers.start(watch_signals, scope)
             try:
                 async with open_feed(options.store) as feed:
                     await _Tail(options, feed).run()
@@ -85,7 +86,7 @@ async def _run(options: argparse.Namespace) -> Exception | None:
     return failure
 
 
-async def _watch_signals(scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def watch_signals(scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """The first SIGINT or SIGTERM ends it in good order, the second at once."""
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         task_status.started()

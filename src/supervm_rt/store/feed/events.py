@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
 from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
@@ -14,6 +15,7 @@ from supervm_rt.store.schema import HIGHEST_INTEGER, StepCode
 
 STEP_OF: Final = {int(StepCode.NEW): Step.NEW, int(StepCode.UNDO): Step.UNDO, int(StepCode.FINAL): Step.FINAL}
 CODE_OF: Final = {step: code for code, step in STEP_OF.items()}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ALL_STEPS: Final = frozenset(Step)
 
 
@@ -53,12 +55,14 @@ class Context:
 class FeedEvent:
     """One step of a chain that a subscription tells, with the cursor behind it."""
 
-    __slots__ = ("_context", "_finals", "_index", "_row", "ir", "raw", "transactions")
+    __slots__ = ("_context", "_finals", "_index", "_row", "encoded", "ir", "raw", "transactions")
 
     raw: bytes | None
     """The block's bytes, where they were asked for."""
     ir: BlockIR | None
     """The block as values, where it was asked for."""
+    encoded: bytes | None
+    """The same, as the columns that the store holds (``ir.columns``)."""
     transactions: tuple[TransactionIR, ...] | None
     """Those that the filter asks for, in block order; None where there is no such filter."""
 
@@ -70,6 +74,7 @@ class FeedEvent:
         self._finals = finals
         self.raw = None
         self.ir = None
+        self.encoded = None
         self.transactions = None
 
     @property
@@ -107,6 +112,12 @@ class FeedEvent:
         """When the store committed it, in seconds since the epoch by the host's clock; None where that was deleted."""
         nanoseconds = self._row[8]
         return None if nanoseconds is None else nanoseconds / 1e9
+
+    @property
+    def committed_at(self) -> datetime | None:
+        """The same as a moment, in UTC."""
+        nanoseconds = self._row[8]
+        return None if nanoseconds is None else _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
     @property
     def cursor(self) -> str:

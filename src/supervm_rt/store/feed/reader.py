@@ -246,7 +246,7 @@ class FeedReader:
                 if not event.transactions:
                     return size, False
             if request.ir:
-                event.ir = block
+                event.ir, event.encoded = block, ir
         if request.raw:
             found = connection.execute("SELECT raw_checksum, raw FROM bodies WHERE block = ?", (row[3],)).fetchone()
             event.raw = check_body(store, hash_, *(found or (0, None)))
