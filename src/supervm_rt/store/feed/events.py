@@ -52,19 +52,23 @@ class Context:
         """For events that are not of the log."""
 
 
+@dataclass(slots=True)
+class Body:
+    """What was asked for of a block."""
+
+    raw: bytes | None = None
+    ir: BlockIR | None = None
+    encoded: bytes | None = None
+    transactions: tuple[TransactionIR, ...] | None = None
+
+
+_NOTHING: Final = Body()
+
+
 class FeedEvent:
-    """One step of a chain that a subscription tells, with the cursor behind it."""
+    """One step of a chain that a subscription tells, with the cursor behind it. Consumers that have kept up may share one."""
 
-    __slots__ = ("_context", "_finals", "_index", "_row", "encoded", "ir", "raw", "transactions")
-
-    raw: bytes | None
-    """The block's bytes, where they were asked for."""
-    ir: BlockIR | None
-    """The block as values, where it was asked for."""
-    encoded: bytes | None
-    """The same, as the columns that the store holds (``ir.columns``)."""
-    transactions: tuple[TransactionIR, ...] | None
-    """Those that the filter asks for, in block order; None where there is no such filter."""
+    __slots__ = ("_context", "_finals", "_index", "_row", "body")
 
     def __init__(self, context: Context, index: int, row: RawRow, finals: Finals) -> None:
         """For the feed."""
@@ -72,10 +76,28 @@ class FeedEvent:
         self._index = index
         self._row = row
         self._finals = finals
-        self.raw = None
-        self.ir = None
-        self.encoded = None
-        self.transactions = None
+        self.body = _NOTHING
+        """Its block, as far as it was asked for."""
+
+    @property
+    def raw(self) -> bytes | None:
+        """The block's bytes, where they were asked for."""
+        return self.body.raw
+
+    @property
+    def ir(self) -> BlockIR | None:
+        """The block as values, where it was asked for."""
+        return self.body.ir
+
+    @property
+    def encoded(self) -> bytes | None:
+        """The same, as the columns that the store holds (``ir.columns``)."""
+        return self.body.encoded
+
+    @property
+    def transactions(self) -> tuple[TransactionIR, ...] | None:
+        """Those that the filter asks for, in block order; None where there is no such filter."""
+        return self.body.transactions
 
     @property
     def chain(self) -> str:

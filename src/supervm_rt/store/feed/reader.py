@@ -15,7 +15,7 @@ import operator
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
 from supervm_rt.errors import CursorOfAnotherChain, CursorTooOld, CursorUnknown, StoreCorrupt
@@ -23,7 +23,7 @@ from supervm_rt.ir.decode import decode_block
 from supervm_rt.model.chain import BlockRef
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import RESTORE, decoding
-from supervm_rt.store.feed.events import CODE_OF, NOW, Context, FeedEvent, Finals, Last, RawRow, Request
+from supervm_rt.store.feed.events import CODE_OF, NOW, Body, Context, FeedEvent, Finals, Last, RawRow, Request
 from supervm_rt.store.feed.matching import Matcher
 from supervm_rt.store.queries import ChainReader, check_body
 from supervm_rt.store.schema import StateCode, StepCode
@@ -41,6 +41,13 @@ LOG: Final = (
     " (SELECT m.time FROM commits m WHERE m.sequence >= e.sequence ORDER BY m.sequence LIMIT 1)"
     " FROM events e JOIN blocks b ON b.id = e.block WHERE "
 )
+
+
+Shared: TypeAlias = dict[
+    tuple[int, int, tuple[int, ...], frozenset[int], tuple[ChainPlace, ...], Finals],
+    tuple[list[FeedEvent], Finals, FeedEvent | None, int],
+]
+"""Events that one consumer made of rows, and where it then stood, by where it stood before."""
 
 
 class Horizon(NamedTuple):
@@ -117,7 +124,8 @@ class FeedReader:
     def _stand(self, cursor: Cursor) -> None:
         self._cursor, self._last = cursor, None
         self.position = cursor.position
-        self._context = Context(self._sealer, cursor.chains, cursor.position)
+        # The last final blocks are in ``_finals``, so that consumers that stand at one place have one context.
+        self._context = Context(self._sealer, tuple(replace(place, final=None) for place in cursor.chains), cursor.position)
         self._finals = tuple(None if place.final is None else (place.final.hash, place.final.height) for place in cursor.chains)
 
     def _move(self, position: int, changed: Mapping[int, ChainPlace]) -> None:
@@ -159,23 +167,32 @@ class FeedReader:
         self._refuse_deleted(horizons)
         return self._page(store, connection, self._log(connection, limit), head, limit)
 
-    def take(self, rows: list[RawRow], head: int) -> list[FeedEvent]:
+    def take(self, rows: list[RawRow], head: int, shared: Shared) -> list[FeedEvent]:
         """Goes on with rows of the log that somebody else has read; for requests without bodies that follow the log.
 
-        ``rows``: the log's entries of all chains, from the first behind ``seen``.
+        ``rows``: the log's entries of all chains, from the first behind ``seen``. ``shared``: what others made of the same rows.
         """
-        index = self._index
-        mine = [row for row in rows if row[1] in index]
-        if any(place.after > self.position for place in self._context.places):
-            mine = [row for row in mine if row[0] > self._context.places[index[row[1]]].after]
-        events: list[FeedEvent] = []
-        for row in mine:
-            self._pass(row, events)
+        key = (self.seen, head, self._ids, self._steps, self._context.places, self._finals)
+        made = shared.get(key)
+        if made is None:
+            index, places = self._index, self._context.places
+            mine = [row for row in rows if row[1] in index]
+            if any(place.after > self.position for place in places):
+                mine = [row for row in mine if row[0] > places[index[row[1]]].after]
+            events = self._pass_all(mine)
+            shared[key] = (events, self._finals, self._last, self.position)
+        else:
+            events, self._finals, self._last, self.position = made
         self.seen = head
         return events
 
     def _page(self, store: Store, connection: sqlite3.Connection, rows: list[RawRow], head: int, limit: int) -> Page:
-        events: list[FeedEvent] = []
+        if not self.request.bodies and self.follows_log:
+            events = self._pass_all(rows)
+            exhausted = len(rows) < limit
+            self.seen = head if exhausted else self.position
+            return Page(events, exhausted, head)
+        events = []
         told = examined = 0
         for number, row in enumerate(rows, start=1):
             event = self._pass(row, events)
@@ -192,6 +209,27 @@ class FeedReader:
         exhausted = len(rows) < limit and self.follows_log
         self.seen = head if exhausted else self.position
         return Page(events, exhausted, head)
+
+    def _pass_all(self, rows: list[RawRow]) -> list[FeedEvent]:
+        """The same as ``_pass`` for rows of the log, without a call for each."""
+        events: list[FeedEvent] = []
+        if not rows:
+            return events
+        tell, index_of, steps, context, finals = events.append, self._index, self._steps, self._context, self._finals
+        floors = [place.floor for place in context.places]
+        alone, index = len(floors) == 1, 0
+        for row in rows:
+            if not alone:
+                index = index_of[row[1]]
+            if row[2] == FINAL:
+                final = (row[4], row[5])
+                finals = (final,) if alone else (*finals[:index], final, *finals[index + 1 :])
+            if row[2] in steps and row[5] >= floors[index]:
+                tell(FeedEvent(context, index, row, finals))
+        last = rows[-1]
+        self.position, self._finals = last[0], finals
+        self._last = FeedEvent(context, index, last, finals)
+        return events
 
     def _pass(self, row: RawRow, events: list[FeedEvent]) -> FeedEvent | None:
         """Moves behind a row, and tells it where it was asked for."""
@@ -231,6 +269,7 @@ class FeedReader:
     def _fill(self, store: Store, connection: sqlite3.Connection, event: FeedEvent, row: RawRow) -> tuple[int, bool]:
         """Adds what was asked for of the block. How many bytes were read, and whether the filter lets it through."""
         request, hash_ = self.request, row[4]
+        event.body = body = Body()
         size = 0
         if request.ir or self._matchers:
             found = connection.execute("SELECT ir_checksum, ir FROM bodies WHERE block = ?", (row[3],)).fetchone()
@@ -242,15 +281,15 @@ class FeedReader:
                 what = f"the IR of block {hash_.hex()} cannot be decoded ({error})"
                 raise StoreCorrupt(f"the store {store.path} is damaged: {what}", remedy=RESTORE) from error
             if self._matchers:
-                event.transactions = self._matchers[event.index].match(self._readers[event.index], ir, block)
-                if not event.transactions:
+                body.transactions = self._matchers[event.index].match(self._readers[event.index], ir, block)
+                if not body.transactions:
                     return size, False
             if request.ir:
-                event.ir, event.encoded = block, ir
+                body.ir, body.encoded = block, ir
         if request.raw:
             found = connection.execute("SELECT raw_checksum, raw FROM bodies WHERE block = ?", (row[3],)).fetchone()
-            event.raw = check_body(store, hash_, *(found or (0, None)))
-            size += len(event.raw)
+            body.raw = check_body(store, hash_, *(found or (0, None)))
+            size += len(body.raw)
         return size, True
 
     def _refuse_deleted(self, horizons: list[Horizon | None]) -> None:

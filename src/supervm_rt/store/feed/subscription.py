@@ -44,16 +44,19 @@ class Subscription(AsyncIterator[FeedEvent]):
         self._follow = follow
         self._buffer: list[FeedEvent] = []
         self._next = 0
-        self._last: FeedEvent | None = None
+        self._before: FeedEvent | None = None
+        """The last event of the page before."""
         self._given = given
         self._told = 0
+        """How many events the pages before had."""
         self._reading = False
 
     @property
     def cursor(self) -> str | None:
         """Goes on behind all that was given, and behind what the filter dropped since. None: nothing was read yet."""
         if self._next < len(self._buffer):
-            return self._given if self._last is None else self._last.cursor
+            last = self._buffer[self._next - 1] if self._next else self._before
+            return self._given if last is None else last.cursor
         return self._reader.cursor if self._reader.started else self._given
 
     async def __anext__(self) -> FeedEvent:
@@ -62,13 +65,13 @@ class Subscription(AsyncIterator[FeedEvent]):
         Raises CursorTooOld, also for a consumer that was slower than the store's retention; CursorUnknown; NotInStore;
         ConfigurationError for a filter that does not fit the chain; StoreError.
         """
-        if self._next == len(self._buffer) and not await self._more(wait=True):
-            raise StopAsyncIteration
-        event = self._buffer[self._next]
-        self._next += 1
-        self._told += 1
-        self._last = event
-        return event
+        place = self._next
+        if place == len(self._buffer):
+            if not await self._more(wait=True):
+                raise StopAsyncIteration
+            place = 0
+        self._next = place + 1
+        return self._buffer[place]
 
     async def batch(self, *, wait: bool = True) -> list[FeedEvent]:
         """All events that are ready, one page at most, and at least one: waits for it. None: as where ``__anext__`` ends.
@@ -79,8 +82,6 @@ class Subscription(AsyncIterator[FeedEvent]):
             return []
         events = self._buffer[self._next :]
         self._next = len(self._buffer)
-        self._told += len(events)
-        self._last = events[-1]
         return events
 
     def statistics(self) -> SubscriptionStatistics:
@@ -96,7 +97,7 @@ class Subscription(AsyncIterator[FeedEvent]):
         if committed is None and behind:
             committed = self._feed.committed_after(passed)
         lag = 0.0 if committed is None or not (buffered or behind) else max(0.0, time.time() - committed)
-        return SubscriptionStatistics(self._told, buffered, behind, lag)
+        return SubscriptionStatistics(self._told + self._next, buffered, behind, lag)
 
     async def _more(self, *, wait: bool) -> bool:
         """Reads the next page with an event. False: there is none, and there will be none or it is not waited for."""
@@ -104,7 +105,7 @@ class Subscription(AsyncIterator[FeedEvent]):
             raise trio.BusyResourceError("another task reads this subscription")
         self._reading = True
         try:
-            await trio.lowlevel.checkpoint()
+            waited = False
             while True:
                 # What is committed from here on rings.
                 token = self._feed.rings
@@ -112,20 +113,26 @@ class Subscription(AsyncIterator[FeedEvent]):
                     return False
                 exhausted = await self._page()
                 if self._buffer:
+                    if not waited:
+                        await trio.lowlevel.checkpoint()
                     return True
                 if exhausted:
                     if not (wait and self._follow):
                         return False
                     await self._feed.wait(token, self._reader.seen)
+                    waited = True
         finally:
             self._reading = False
 
     async def _page(self) -> bool:
         """Reads one page. Whether there is nothing more."""
         reader, tail = self._reader, self._feed.tail
-        self._buffer, self._next = [], 0
+        if self._buffer:
+            self._before = self._buffer[-1]
+            self._told += len(self._buffer)
+            self._buffer, self._next = [], 0
         if self._follow and reader.follows_log and not reader.request.bodies and tail.covers(reader.seen):
-            self._buffer = reader.take(*tail.after(reader.seen, PAGE_EVENTS))
+            self._buffer = reader.take(*tail.after(reader.seen, PAGE_EVENTS), tail.shared)
             return reader.seen >= tail.head
         page = await self._feed.read(reader)
         self._buffer = page.events

@@ -9,7 +9,7 @@ from typing import Final
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import decoding
 from supervm_rt.store.feed.events import RawRow
-from supervm_rt.store.feed.reader import LOG, log_head
+from supervm_rt.store.feed.reader import LOG, Shared, log_head
 
 TAIL_EVENTS: Final = 4096
 
@@ -25,6 +25,8 @@ class Tail:
         self.head = 0
         """... up to this one."""
         self._rows: list[RawRow] = []
+        self.shared: Shared = {}
+        """Events that consumers made of these rows, for others that ask for the same."""
 
     def fetch(self, store: Store) -> tuple[int, list[RawRow]]:
         """What came since: the log's head, and the rows if they are not too many. In any thread."""
@@ -42,6 +44,7 @@ class Tail:
             self._rows = []
             self.base = head
         self.head = head
+        self.shared.clear()
         if len(self._rows) > 2 * TAIL_EVENTS:
             surplus = len(self._rows) - TAIL_EVENTS
             self.base = self._rows[surplus - 1][0]
