@@ -78,6 +78,11 @@ class ReorgMachine(RuleBasedStateMachine):
         self._step("reopen", choices)
 
     @rule(choices=CHOICES)
+    def consumes(self, choices: bytes) -> None:
+        """A consumer comes, goes, or reads some events."""
+        self._step("consume", choices)
+
+    @rule(choices=CHOICES)
     def compares(self, choices: bytes) -> None:
         """The digest, of everything."""
         self._step("compare", choices)

@@ -1,5 +1,6 @@
 """Invariant: whatever plugins say, in whatever batches, across any closing and reopening, a store holds what the plain model
-holds: the same verdicts, canonical chain, event log, states, positions and digest, for each of its chains.
+holds: the same verdicts, canonical chain, event log, states, positions and digest, for each of its chains; and consumers that
+come, lag, crash and go on are told exactly that log.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fuzz.reorgs.choices import Choices
 from fuzz.reorgs.expected import Expected
 from fuzz.reorgs.feed import REGTEST, WORK, BitcoinFeed, OpaqueFeed, Said, genesis
 from fuzz.reorgs.situations import Situations
+from fuzz.reorgs.subscribers import Consumers
 from supervm_rt.chain.tracker import MAX_WEIGHT
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.ir.dev import DevTranslator
@@ -66,6 +68,7 @@ class World:
         for mode in {chain.expected.rules.mode for chain in self.chains}:
             self.situations.counts[f"worlds with a chain of mode {mode}"] += 1
         self._opened = 0
+        self._consumers = Consumers()
         self._store = self._open()
 
     def close(self) -> None:
@@ -161,6 +164,14 @@ class World:
             self._store = self._open()
         for chain in self.chains:
             self._compare_chain(chain)
+        self._consumers.reopened(self._store)
+
+    def consume(self, choices: Choices) -> None:
+        """A consumer comes, goes, or reads some events."""
+        self._consumers.step(self._store, self._expected(), choices)
+
+    def _expected(self) -> dict[str, Expected]:
+        return {chain.name: chain.expected for chain in self.chains}
 
     def _crash(self) -> None:
         """Goes on with a copy of the files as they lie there: what a process that was killed leaves behind."""
@@ -181,6 +192,7 @@ class World:
             self._compare_chain(chain)
             _same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
             self.situations.counts["digests compared"] += 1
+        self._consumers.compare(self._store, self._expected())
 
     # ---- saying and comparing ------------------------------------------------------------------------------------------------
 
@@ -323,8 +335,9 @@ STEPS: dict[str, Callable[[World, Choices], None]] = {
     "other_plugin": World.other_plugin,
     "reopen": World.reopen,
     "compare": World.compare,
+    "consume": World.consume,
 }
-FREQUENCIES = {"block": 82, "branch": 2, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2}
+FREQUENCIES = {"block": 82, "branch": 2, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2, "consume": 10}
 
 
 def _opaque(name: str, choices: Choices) -> Chain:
