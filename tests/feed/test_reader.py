@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from supervm_rt.errors import CursorTooOld
 from supervm_rt.model.chain import Step
 from supervm_rt.store import FinalInput, Input, Store, digest
-from supervm_rt.store.feed.retention import Retention, find_horizons, move_horizon, sweep
+from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Retention, find_horizons, move_horizon, sweep
 from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
 from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
+from tests.store.test_reading_beside import counted
 
 RULES = replace(HEAVIEST, final_depth=6)
 
@@ -238,3 +239,42 @@ def test_a_thousand_stops_in_random_trees(tmp_path_factory: pytest.TempPathFacto
                 anew = Rebuilt()
                 anew.apply(read_all(consumer(store), store))
                 anew.assert_equals(store)
+
+
+def test_deleting_takes_as_long_for_a_long_chain_as_for_a_short_one(tmp_path: Path) -> None:
+    """What the mirror waits for: the transactions that write. Counted in SQLite's instructions."""
+
+    def work(length: int) -> dict[str, int]:
+        path = tmp_path / f"{length}.store"
+        fill(path, chain_of(length), RULES)
+        with Store.open(path) as store, Store.open(path, read_only=True) as reader:
+            (horizon,) = find_horizons(reader, Retention(age=0, events=0), now=4e9)
+            return {
+                "horizon": counted(store, lambda: move_horizon(store, horizon)),
+                "sweep": counted(store, lambda: sweep(store)),
+            }
+
+    short, long = work(400), work(4000)
+    assert abs(long["horizon"] - short["horizon"]) <= 10
+    assert long["sweep"] <= short["sweep"] * 1.1
+
+
+def test_deleting_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    path = tmp_path / "chain.store"
+    fill(path, chain_of(1500), RULES)
+    with Store.open(path) as store:
+        (horizon,) = find_horizons(store, Retention(age=0, events=10), now=4e9)
+        move_horizon(store, horizon)
+        assert sweep(store) == SWEPT_AT_ONCE
+    with Store.open(path) as store:
+        events = read_all(consumer(store), store)
+        assert [event.block.hash for event in events if event.step is Step.NEW] == [b"b%d" % number for number in range(1500)]
+        assert find_horizons(store, Retention(age=0, events=10), now=4e9) == []
+        while sweep(store) == SWEPT_AT_ONCE:
+            pass
+        assert log_of(store)[0][0] == horizon.sequence + 1
+        again = Rebuilt()
+        again.apply(read_all(consumer(store), store))
+        again.assert_equals(store)
+        move_horizon(store, horizon._replace(sequence=3))
+        assert read_all(consumer(store), store)[-1].sequence == events[-1].sequence
