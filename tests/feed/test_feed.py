@@ -24,7 +24,7 @@ from supervm_rt.errors import (
 )
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
-from supervm_rt.store.feed import Feed, Subscription, bell, open_feed
+from supervm_rt.store.feed import Feed, Last, Retention, Subscription, bell, open_feed
 from supervm_rt.store.feed.reader import PAGE_EVENTS
 from supervm_rt.store.feed.tail import TAIL_EVENTS
 from tests.cli.support import BLOCKFILES, SAMPLE_BLOCKS
@@ -224,6 +224,30 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
         run(test)
 
 
+def test_the_last_events(path: Path) -> None:
+    fill(path, busy_inputs(2, 100), RULES)
+
+    async def test() -> None:
+        async with open_feed(path) as feed:
+            with Store.open(path, read_only=True) as store:
+                log = log_of(store)
+            for count in (0, 1, 10, len(log), len(log) + 5):
+                assert await all_of(feed.subscribe(CHAIN, start=Last(count), follow=False)) == log[max(0, len(log) - count) :]
+
+    run(test)
+
+
+def test_a_failure_inside_comes_out_bare(path: Path) -> None:
+    fill(path, chain_of(1))
+
+    async def test() -> None:
+        with pytest.raises(KeyError, match="mine"):
+            async with open_feed(path):
+                raise KeyError("mine")
+
+    run(test)
+
+
 def test_the_log_of_sqlite_does_not_grow_for_a_stuck_consumer(path: Path) -> None:
     """No consumer keeps a snapshot open between two events."""
     with Store.open(path) as store:
@@ -315,6 +339,9 @@ class TestRefused:
                     {"chain": CHAIN, "start": "yesterday"},
                     {"chain": [CHAIN, "second"], "start": 3},
                     {"chain": [f"c{number}" for number in range(65)]},
+                    {"chain": "c" * 256},
+                    {"chain": CHAIN, "start": 1 << 63},
+                    {"chain": CHAIN, "start": Last(-1)},
                 )
                 for arguments in wrong:
                     with pytest.raises(ConfigurationError):
@@ -375,9 +402,26 @@ class TestRuntime:
             rebuilt.assert_equals(store, "bitcoin")
             late.assert_equals(store, "bitcoin")
 
-    def test_a_node_deletes_what_is_older_than_it_keeps(self, path: Path) -> None:
-        from supervm_rt.store.feed import Retention
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("{age: 30d}", Retention(30 * 86400)),
+            ("{age: 90s, events: 7}", Retention(90, 7)),
+            ("{events: 7}", "age"),
+            ("{age: soon}", "length of time"),
+            ("{age: 1d, events: -1}", "events"),
+        ],
+    )
+    def test_retention_is_configured(self, tmp_path: Path, text: str, found: Retention | str) -> None:
+        path = tmp_path / "node.yaml"
+        path.write_text(f"store: node.db\nretention: {text}\nplugins: [{{path: plugin}}]\n")
+        if isinstance(found, Retention):
+            assert RuntimeConfig.load(path).retention == found
+        else:
+            with pytest.raises(ConfigurationError, match=found):
+                RuntimeConfig.load(path)
 
+    def test_a_node_deletes_what_is_older_than_it_keeps(self, path: Path) -> None:
         async def test() -> None:
             async with open_runtime(self.config(path)) as runtime:
                 await runtime.wait_idle()

@@ -34,6 +34,9 @@ KEY_BYTES: Final = 32
 MAX_CHAINS: Final = 64
 """Of one cursor, and so of one subscription."""
 
+MAX_NAME_BYTES: Final = 255
+"""Of a chain's name, in UTF-8."""
+
 _MAC_BYTES: Final = 16
 _STORE_BYTES: Final = 8
 _HEAD: Final = struct.Struct(">B8sH")

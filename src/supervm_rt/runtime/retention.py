@@ -21,16 +21,18 @@ EVERY: Final = 60.0
 
 async def keep_retention(runtime: Runtime, store: Store, retention: Retention) -> None:
     """Runs until cancelled. A failure of the store ends the runtime."""
-    reader = await trio.to_thread.run_sync(partial(Store.open, store.path, read_only=True))
+    reader: Store | None = None
     try:
+        reader = await trio.to_thread.run_sync(partial(Store.open, store.path, read_only=True))
         while True:
             await _round(runtime.store_turn, store, reader, retention)
             await trio.sleep(EVERY)
     except StoreError as error:
         runtime.store_failed(error)
     finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(reader.close)
+        if reader is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(reader.close)
 
 
 async def _round(turn: trio.Lock, store: Store, reader: Store, retention: Retention) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
-from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
+from supervm_rt.chain.cursor import MAX_NAME_BYTES, ChainPlace, Cursor, Sealer
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.chain import BlockRef, Step
 from supervm_rt.model.ir import BlockIR, TransactionIR
@@ -203,6 +203,11 @@ class Request:
         object.__setattr__(self, "bodies", self.raw or self.ir or self.transactions is not None)
         if not self.chains or len(set(self.chains)) != len(self.chains):
             raise ConfigurationError("a subscription is of one chain or more, each once", remedy="name the chains")
+        for name in self.chains:
+            if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+                raise ConfigurationError(
+                    f"a chain's name of {len(name)} characters is too long for a cursor", remedy="shorten it"
+                )
         if not self.steps:
             raise ConfigurationError("a subscription without steps has no events", remedy="name new, undo or final")
         number = self.start.events if isinstance(self.start, Last) else self.start
