@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervm_rt.chain.cursor import Sealer
 from supervm_rt.errors import CursorTooOld
 from supervm_rt.model.chain import Step
 from supervm_rt.store import FinalInput, Input, Store, digest
+from supervm_rt.store.feed.events import Request, Transactions
+from supervm_rt.store.feed.reader import FeedReader
 from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Retention, find_horizons, move_horizon, sweep
+from tests.feed.killed import inputs_of
 from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
 from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
 from tests.store.test_reading_beside import counted
@@ -278,3 +282,42 @@ def test_deleting_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
         again.assert_equals(store)
         move_horizon(store, horizon._replace(sequence=3))
         assert read_all(consumer(store), store)[-1].sequence == events[-1].sequence
+
+
+def test_a_consumer_with_a_filter_goes_on_with_any_handle(tmp_path: Path) -> None:
+    """A feed reads pages through whichever of its connections is free."""
+    path = tmp_path / "chain.store"
+    translator, inputs = inputs_of("sample", 0)
+    assert translator is not None
+    with Store.open(path) as store:
+        store.mirror(CHAIN, translator=translator, rules=RULES).apply(PLUGIN, inputs)
+        key = store.cursor_key()
+        chain = store.chain(CHAIN)
+        tip = chain.tip()
+        assert tip is not None
+        blocks = [chain.block_at(height) for height in range(tip.height)]
+        transactions = [one for block in blocks if block is not None for one in chain.decoded(block).transactions]
+        outputs = {(one.id, place): output.script for one in transactions for place, output in enumerate(one.outputs)}
+        # One that nobody pays to in the block that spends from it: the spent output has to be looked up.
+        spent = {
+            outputs[input_.previous_id, input_.previous_index]
+            for one in transactions[-20:]
+            for input_ in one.inputs[:1]
+            if not one.coinbase
+        }
+
+    def found(*, one_handle: bool) -> list[bytes]:
+        reader = FeedReader(Sealer(key), Request((CHAIN,), transactions=Transactions(scripts=tuple(spent))))
+        ids: list[bytes] = []
+        store = Store.open(path, read_only=True)
+        while True:
+            page = reader.read(store, 50)
+            ids += [transaction.id for event in page.events for transaction in event.transactions or ()]
+            if page.exhausted:
+                store.close()
+                return ids
+            if not one_handle:
+                store.close()
+                store = Store.open(path, read_only=True)
+
+    assert found(one_handle=False) == found(one_handle=True) != []

@@ -80,7 +80,6 @@ class FeedReader:
         self._started = False
         self._ids: tuple[int, ...] = ()
         self._index: dict[int, int] = {}
-        self._readers: list[ChainReader] = []
         self._matchers: list[Matcher] = []
         self._context = Context(sealer, tuple(map(ChainPlace, request.chains)), 0)
         self._finals: Finals = (None,) * len(request.chains)
@@ -281,7 +280,9 @@ class FeedReader:
                 what = f"the IR of block {hash_.hex()} cannot be decoded ({error})"
                 raise StoreCorrupt(f"the store {store.path} is damaged: {what}", remedy=RESTORE) from error
             if self._matchers:
-                body.transactions = self._matchers[event.index].match(self._readers[event.index], ir, block)
+                # By this page's handle: the next page may have another.
+                chain = ChainReader(store, self._ids[event.index], event.chain)
+                body.transactions = self._matchers[event.index].match(chain, ir, block)
                 if not body.transactions:
                     return size, False
             if request.ir:
@@ -334,19 +335,19 @@ class FeedReader:
 
     def _start(self, store: Store, connection: sqlite3.Connection, head: int) -> None:
         names = [place.chain for place in self._context.places]
-        self._readers = [store.chain(name) for name in names]
-        self._ids = tuple(reader.id for reader in self._readers)
+        readers = [store.chain(name) for name in names]
+        self._ids = tuple(reader.id for reader in readers)
         self._index = {chain: index for index, chain in enumerate(self._ids)}
         wanted = self.request.transactions
         if wanted is not None:
-            self._matchers = [Matcher(reader, wanted) for reader in self._readers]
+            self._matchers = [Matcher(reader, wanted) for reader in readers]
         start = self.request.start
         if isinstance(start, Cursor):
             self._check(connection, start, head)
         elif isinstance(start, Last):
             self._begin_late(connection, start.events)
         elif start == NOW:
-            self._begin_now(head)
+            self._begin_now(readers, head)
         else:
             self._begin(connection, head, start if isinstance(start, int) else None)
         self._started = True
@@ -373,8 +374,8 @@ class FeedReader:
         final = _final_at(connection, chain, after) or (None if horizon is None else horizon.final)
         self._move(0, {0: replace(place, after=after, final=final)})
 
-    def _begin_now(self, head: int) -> None:
-        places = zip(self._context.places, self._readers, strict=True)
+    def _begin_now(self, readers: list[ChainReader], head: int) -> None:
+        places = zip(self._context.places, readers, strict=True)
         self._move(head, {index: replace(place, final=reader.final()) for index, (place, reader) in enumerate(places)})
 
     def _check(self, connection: sqlite3.Connection, cursor: Cursor, head: int) -> None:
