@@ -167,6 +167,22 @@ def test_killed_again_and_again_it_leaves_nothing_out(growing: Path, tmp_path: P
     assert sorted(set(sequences)) == [sequence for sequence, _, _ in log]
 
 
+def test_several_chains_come_in_the_order_of_the_store(tmp_path: Path) -> None:
+    path = tmp_path / "two.db"
+    with Store.open(path) as store:
+        mirrors = [dev_mirror(store, name=name) for name in ("one", "two")]
+        for at in range(0, 30, 3):
+            for mirror in mirrors:
+                mirror.apply(PLUGIN, busy_inputs(4, 30)[at : at + 3])
+        log = [(event.chain, event.sequence) for event in store.events(limit=1000)]
+    lines = supervm("tail", "two", "one", "--store", path, "--json").lines()
+    assert [(line["chain"], line["sequence"]) for line in lines] == log
+    rest = supervm("tail", "one", "two", "--store", path, "--json", "--cursor", lines[10]["cursor"]).lines()
+    assert rest == lines[11:]
+    text = supervm("tail", "one", "two", "--store", path).out.splitlines()
+    assert [line.split()[0] for line in text] == [chain for chain, _ in log]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_good_order(growing: Path, processes: list[Process], number: signal.Signals) -> None:
     process = start(processes, CHAIN, "--store", growing, "--follow", "--from-start")

@@ -34,13 +34,21 @@ async def listen(store: Path, ring: Callable[[], None], task_status: trio.TaskSt
         with contextlib.suppress(OSError):
             inotify.add_watch(bell, flags.MODIFY)
         task_status.started()
+        look = trio.current_time() + LOOK_EVERY
         while True:
-            with trio.move_on_after(LOOK_EVERY):
+            heard = False
+            with trio.move_on_at(look):
                 await trio.lowlevel.wait_readable(inotify.fileno())
-                if any(event.name == bell.name for event in inotify.read(timeout=0)):
-                    with contextlib.suppress(OSError):
-                        inotify.add_watch(bell, flags.MODIFY)
-            ring()
+                for event in inotify.read(timeout=0):
+                    # Of the folder, other files are no matter; what is of no file says that some were lost.
+                    heard = heard or not event.name or event.name == bell.name
+                    if event.name == bell.name:
+                        with contextlib.suppress(OSError):
+                            inotify.add_watch(bell, flags.MODIFY)
+            now = trio.current_time()
+            if heard or now >= look:
+                look = now + LOOK_EVERY
+                ring()
 
 
 async def _look(ring: Callable[[], None]) -> None:
