@@ -107,7 +107,7 @@ async def _hear(growing: _Growing, commits: int, across: bool) -> list[float]:
         async with open_feed(growing.store.path) as feed:
             await drive(feed)
     else:
-        feed = Feed.at(growing.store.path)
+        feed = Feed.at(growing.store.path, told=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.run)
             await drive(feed)
@@ -207,7 +207,7 @@ async def _mirror(chain: list[bytes], path: Path, subscribers: int) -> tuple[flo
         applied = await trio.to_thread.run_sync(mirror.apply, "bench", inputs)
         feed.ring(sum(len(one.events) for one in applied))
 
-    feed = Feed.at(path)
+    feed = Feed.at(path, told=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
         await commit(chain[:1])

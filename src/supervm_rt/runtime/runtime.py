@@ -233,7 +233,7 @@ async def open_runtime(
     runtime: Runtime | None = None
     failed: BaseException | None = None
     try:
-        feed = await trio.to_thread.run_sync(Feed.at, store.path)
+        feed = await trio.to_thread.run_sync(partial(Feed.at, store.path, told=True))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed.run)
             runtime = Runtime(config, store, feed, nursery, sink)

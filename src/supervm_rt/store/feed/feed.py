@@ -43,8 +43,8 @@ _LONGEST_REST: Final = 0.5
 class Feed:
     """Made by ``open_feed``, or by a runtime for its own store. Used from one Trio loop; ``run`` has to run for it to live."""
 
-    def __init__(self, store: Store) -> None:
-        """``store``: a handle of the feed's own, open read-only; the feed closes it."""
+    def __init__(self, store: Store, *, told: bool) -> None:
+        """``store``: a handle of the feed's own, open read-only; the feed closes it. ``told``: ``ring`` says how many events."""
         self.path = store.path
         self._pump_store = store
         self._sealer = Sealer(store.cursor_key())
@@ -57,17 +57,19 @@ class Feed:
         self.rings = 0
         """How often something was heard of."""
         self.ended = False
+        self._told = told
         self._doorbell = trio.Event()
+        self._someone = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
         self._failure: StoreError | None = None
         self._commits: deque[tuple[int, float]] = deque(maxlen=_COMMITS_REMEMBERED)
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> Feed:
+    def at(cls, path: str | os.PathLike[str], *, told: bool) -> Feed:
         """Opens the store. Raises StoreError as ``Store.open`` does."""
         store = Store.open(path, read_only=True)
         try:
-            return cls(store)
+            return cls(store, told=told)
         except BaseException:
             store.close()
             raise
@@ -137,6 +139,7 @@ class Feed:
         Raises what the feed ended with.
         """
         if self.rings == token and self.tail.head <= seen and not self.ended:
+            self._someone.set()
             await self._waiting.park()
         if self._failure is not None:
             raise self._failure
@@ -167,6 +170,10 @@ class Feed:
         try:
             while True:
                 await self._doorbell.wait()
+                # Nothing is read for nobody; how far the log is, is known without.
+                while self._told and not len(self._waiting):
+                    self._someone = trio.Event()
+                    await self._someone.wait()
                 self._doorbell = trio.Event()
                 await self._pump()
         except StoreError as error:
@@ -218,7 +225,7 @@ async def open_feed(path: str | os.PathLike[str]) -> AsyncGenerator[Feed, None]:
 
     Raises StoreError as ``Store.open`` does.
     """
-    feed = await trio.to_thread.run_sync(Feed.at, path)
+    feed = await trio.to_thread.run_sync(partial(Feed.at, path, told=False))
     failed: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(feed.run)
