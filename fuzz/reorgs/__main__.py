@@ -24,7 +24,7 @@ from fuzz.campaign import positive
 from fuzz.reorgs import machine
 from fuzz.reorgs.choices import LENGTH, Choices
 from fuzz.reorgs.situations import SITUATIONS, Situations
-from fuzz.reorgs.world import FREQUENCIES, STEPS, World
+from fuzz.reorgs.world import CONSUME_ONCE_IN, FREQUENCIES, STEPS, World
 
 WORLD_STEPS = 200
 MACHINE_WORLDS = 5
@@ -39,7 +39,12 @@ def story(seed: int) -> tuple[bytes, Story]:
     source = random.Random(seed)
     setup = source.randbytes(LENGTH)
     names = source.choices(list(FREQUENCIES), list(FREQUENCIES.values()), k=WORLD_STEPS - 1)
-    return setup, [*((name, source.randbytes(LENGTH)) for name in names), ("compare", b"")]
+    steps = [(name, source.randbytes(LENGTH)) for name in names]
+    # Chosen apart, so that what plugins say does not depend on how often somebody listens.
+    listening = random.Random(f"listening {seed}")
+    for place in sorted(listening.sample(range(WORLD_STEPS), WORLD_STEPS // CONSUME_ONCE_IN), reverse=True):
+        steps.insert(place, ("consume", listening.randbytes(LENGTH)))
+    return setup, [*steps, ("compare", b"")]
 
 
 def run(setup: bytes, steps: Story, vectors: Path | None = None, situations: Situations | None = None) -> str | None:

@@ -337,7 +337,9 @@ STEPS: dict[str, Callable[[World, Choices], None]] = {
     "compare": World.compare,
     "consume": World.consume,
 }
-FREQUENCIES = {"block": 82, "branch": 2, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2, "consume": 10}
+FREQUENCIES = {"block": 82, "branch": 2, "final": 5, "reorg": 5, "other_plugin": 2, "reopen": 2, "compare": 2}
+"""Of what plugins say and stores go through; consumers come between (see ``CONSUME_ONCE_IN``)."""
+CONSUME_ONCE_IN = 10
 
 
 def _opaque(name: str, choices: Choices) -> Chain:

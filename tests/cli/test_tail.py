@@ -138,19 +138,23 @@ def test_a_filter_that_drops_all_still_moves_the_state(sample: Path, tmp_path: P
 def test_killed_again_and_again_it_leaves_nothing_out(growing: Path, tmp_path: Path, processes: list[Process]) -> None:
     """At least once: what was printed behind the last state is printed again, and nothing else is."""
     state, output = tmp_path / "state", tmp_path / "output"
-    inputs, random = busy_inputs(4, 400), Random(5)
+    inputs, random = busy_inputs(4, 600), Random(5)
     at = 30
     with Store.open(growing, durable=False) as store:
         mirror = dev_mirror(store)
         for _ in range(5):
             with output.open("ab") as file:
                 process = start(processes, CHAIN, "--store", growing, "--state", state, "--follow", "--json", output=file)
-            size = output.stat().st_size
+            size, told = output.stat().st_size, len(log_of(store))
+            while len(log_of(store)) == told:
+                mirror.apply(PLUGIN, inputs[at : at + 3])
+                at += 3
+            wait_for(lambda size=size: output.stat().st_size > size)  # type: ignore[misc]
+            # Killed while it is told more.
             for _ in range(random.randint(5, 15)):
                 mirror.apply(PLUGIN, inputs[at : at + 3])
                 at += 3
-                time.sleep(0.02)
-            wait_for(lambda size=size: output.stat().st_size > size)  # type: ignore[misc]
+                time.sleep(0.01)
             process.kill()
             process.wait()
         log = [(sequence, str(step), hash_.hex()) for sequence, step, hash_ in log_of(store)]
