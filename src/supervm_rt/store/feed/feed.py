@@ -25,7 +25,7 @@ from supervm_rt.model.chain import Step
 from supervm_rt.store.database import Store
 from supervm_rt.store.feed.bell import listen
 from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, Request, Transactions
-from supervm_rt.store.feed.reader import FeedReader, Page
+from supervm_rt.store.feed.reader import FeedReader, Page, log_head
 from supervm_rt.store.feed.subscription import Subscription
 from supervm_rt.store.feed.tail import Tail
 
@@ -50,8 +50,8 @@ class Feed:
         self._sealer = Sealer(store.cursor_key())
         self._idle: list[Store] = []
         self._turn = trio.CapacityLimiter(READERS)
-        self.tail = Tail()
-        self.tail.extend(*self.tail.fetch(store))
+        with store.snapshot() as connection:
+            self.tail = Tail(log_head(connection))
         self.head = self.tail.head
         """Sequence of the log's last event, as far as this feed has heard."""
         self.rings = 0

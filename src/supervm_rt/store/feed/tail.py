@@ -19,10 +19,11 @@ _sequence = itemgetter(0)
 class Tail:
     """Holds at most twice TAIL_EVENTS rows."""
 
-    def __init__(self) -> None:
-        self.base = 0
+    def __init__(self, head: int) -> None:
+        """``head``: sequence of the log's last event; what follows will be read."""
+        self.base = head
         """The rows are all of the log's behind this sequence, ..."""
-        self.head = 0
+        self.head = head
         """... up to this one."""
         self._rows: list[RawRow] = []
         self.shared: Shared = {}
@@ -38,6 +39,8 @@ class Tail:
 
     def extend(self, head: int, rows: list[RawRow]) -> None:
         """Takes what ``fetch`` has read."""
+        if head == self.head:
+            return
         if rows and len(rows) == head - self.head:
             self._rows += rows
         else:  # too many, or some were deleted already: who has not kept up reads the store
