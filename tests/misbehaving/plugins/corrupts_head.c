@@ -9,7 +9,5 @@ SUPERVM_EXPORT int plugin_start(void)
     _Atomic uint64_t *head = (_Atomic uint64_t *)(place - 64 - 2 * (size_t)sysconf(_SC_PAGESIZE));
     atomic_store(head, UINT64_C(0x4141414141414140));
     EXPECT(sink->abandon(sink->host) == SUPERVM_OK);
-    while (!atomic_load(&stopping))
-        rest();
     return 0;
 }
