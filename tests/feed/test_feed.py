@@ -209,6 +209,9 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
                 assert await take(stuck, 1) == [b"b0"]
                 await trio.to_thread.run_sync(mirror.apply, PLUGIN, line("c", "b1999", 2000))
                 await take(feed.subscribe(CHAIN), 2001)
+                with trio.fail_after(20):
+                    while stuck.statistics().lag_events < 2000:  # as of the feed's last look, which a ring brings about
+                        await trio.sleep(0.001)
                 statistics = stuck.statistics()
                 assert (statistics.told, statistics.buffered) == (1, PAGE_EVENTS - 1)
                 assert statistics.lag_events == 2000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from tests.misbehaving.support import (
     leftovers,
     mirrors_all,
     neighbour,
+    peak_kibibytes,
     process_state,
     until,
 )
@@ -130,7 +130,7 @@ def check_events(node: Node, case: Case, expected: Expected) -> None:
 
 def check_leftovers(case: Case, expected: Expected, left: set[str], state: dict[str, object]) -> None:
     changed = {name for name, value in process_state().items() if value != state[name]}
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 256 << 10 and case.harm is not None:
+    if peak_kibibytes() > 256 << 10 and case.harm is not None:
         changed.add("memory")
     if isinstance(case.harm, Changes):
         # The positive control: it does what is said of it, and nothing in its process hindered it.
