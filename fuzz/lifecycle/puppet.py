@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+import mmap
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -98,12 +99,29 @@ class Control(ctypes.Structure):
     )
 
 
-class Puppet:
-    """One plugin. The control block must outlive its library; who abandons it keeps it."""
+def _never_freed(length: int) -> int:
+    """The address of so many bytes, all zero."""
+    make = ctypes.CDLL(None).mmap
+    make.restype = ctypes.c_void_p
+    anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    address = make(None, ctypes.c_size_t(length), mmap.PROT_READ | mmap.PROT_WRITE, anonymous, -1, ctypes.c_long(0))
+    if address in {None, ctypes.c_void_p(-1).value}:
+        raise MemoryError
+    return int(address)
 
-    def __init__(self, part: Part) -> None:
+
+class Puppet:
+    """One plugin. The control block must outlive its library; who abandons it keeps it.
+
+    ``lasting``: it outlives Python too, for a library that is still mapped, and whose destructor runs, when the process ends.
+    """
+
+    def __init__(self, part: Part, *, lasting: bool = False) -> None:
         self.part = part
-        self.control = Control(**{call: int(getattr(part, call)) for call in CALLS}, worker=int(part.works), early=part.early)
+        values = {call: int(getattr(part, call)) for call in CALLS} | {"worker": int(part.works), "early": part.early}
+        self.control = Control.from_address(_never_freed(ctypes.sizeof(Control))) if lasting else Control()
+        for name, value in values.items():
+            setattr(self.control, name, value)
 
     def code(self) -> bytes:
         """The library, made for this plugin alone."""

@@ -96,7 +96,7 @@ def test_a_load_that_was_cancelled_cannot_be_begun_again() -> None:
 
 @pytest.mark.own_process
 def test_a_load_that_returns_after_it_was_given_up_is_marked_as_given_up() -> None:
-    puppet = Puppet(Part(constructor=Does.HANGS))
+    puppet = Puppet(Part(constructor=Does.HANGS), lasting=True)
 
     async def main() -> None:
         it = transport(puppet, Deadlines(load=0.05))
