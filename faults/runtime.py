@@ -16,7 +16,7 @@ FAULTS = (
         SUPERVISOR,
         "        if batch.number != self._committed + 1 or self._quarantine:\n",
         "        if self._quarantine:\n",
-        ("pytest", f"{FAILURES}::test_after_a_batch_that_was_not_committed_none_is"),
+        ("pytest", f"{FAILURES}::test_a_batch_that_is_ready_is_dropped_where_the_one_before_fails"),
     ),
     Fault(
         "last-words-are-lost",
