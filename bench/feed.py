@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trio
+import trio.testing
 
 from bench import blocks
 from bench import store as store_bench
@@ -189,6 +190,7 @@ async def _mirror(chain: list[bytes], path: Path, subscribers: int) -> tuple[flo
 
     async def live(subscription: Subscription) -> None:
         nonlocal told, started
+        await anext(subscription)
         started += 1
         async for _ in subscription:
             told += 1
@@ -215,6 +217,7 @@ async def _mirror(chain: list[bytes], path: Path, subscribers: int) -> tuple[flo
             nursery.start_soon(live if number % 2 else stuck, feed.subscribe("bitcoin"))
         while started < subscribers:  # noqa: ASYNC110
             await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.1)
         told = 0
         begun = time.perf_counter()
         for at in range(1, len(chain), 4):
