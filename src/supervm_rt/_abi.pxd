@@ -35,13 +35,27 @@ cdef extern from "ring.h":
     const uint64_t RING_MINIMUM_CAPACITY
     const uint64_t RING_MAXIMUM_CAPACITY
 
+    const uint64_t PLUGIN_SHUTDOWN_ASKED
+
+    cdef struct plugin_words:
+        uint64_t shutdown
+        uint64_t dropped_messages
+        uint32_t heartbeat_asked
+
     cdef struct ring_producer_page:
         uint64_t waits
         uint64_t wakeups
+        plugin_words words
+
+    cdef struct ring_host_page:
+        uint32_t route
 
     cdef struct c_ring "ring":
         ring_producer_page *producer
+        ring_host_page *host
         uint64_t capacity
+        int producer_fd
+        int host_fd
 
 
 cdef extern from "releaser.h" nogil:
@@ -71,6 +85,7 @@ cdef extern from "reader.h":
     void frame_drop(frame_core *frame)
     c_bool frame_pin(frame_core *frame)
     void frame_unpin(frame_core *frame)
+    c_bool frame_settle(frame_core *frame)
     const uint8_t *frame_payload(const frame_core *frame)
     const uint8_t *frame_tails(const frame_core *frame)
 
@@ -88,47 +103,57 @@ cdef extern from "side_ring.h":
         uint32_t kind
 
     cdef struct side_ring:
+        c_ring ring
         uint64_t messages
 
     int side_ring_next(side_ring *side, message_header *header, const uint8_t **text, const uint8_t **data)
     void side_ring_done(side_ring *side, const message_header *header)
 
 
+cdef extern from "channel.h" nogil:
+    cdef struct c_channel "channel":
+        reader *reader
+        side_ring side
+        int event_fd
+
+    int channel_create(c_channel *channel, uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, c_releaser *releaser)
+    void channel_destroy(c_channel *channel)
+    void channel_close_fds(c_channel *channel)
+    void channel_begin_stop(c_channel *channel)
+    void channel_notify(c_channel *channel)
+    c_bool channel_prepare_wait(c_channel *channel)
+    void channel_finish_wait(c_channel *channel)
+    int64_t channel_last_sign(const c_channel *channel)
+    plugin_words *channel_words(const c_channel *channel)
+
+
 cdef extern from "slot.h" nogil:
     const int SLOTS "SLOT_COUNT"
     const uint32_t SLOT_BLOCK_STREAM
     const uint32_t SLOT_SUBMIT_TX
-    const uint64_t SLOT_SHUTDOWN_ASKED
 
     cdef struct supervm_host_vtable:
         pass
 
     cdef struct c_slot "slot":
         supervm_host_vtable vtable
-        uint32_t route
-        uint32_t heartbeat_asked
-        uint64_t shutdown
-        uint64_t dropped_messages
-        reader *reader
-        side_ring side
-        c_releaser releaser
-        int event_fd
+        c_channel *channel
+        c_releaser *releaser
 
-    c_slot *slot_take(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, uint32_t heartbeat_interval_ms)
-    void slot_give_back(c_slot *slot)
     int slot_number(const c_slot *slot)
-    int slot_used_count()
     int slot_grant(c_slot *slot, uint32_t grants, const char *configuration, uint64_t configuration_length,
                    const uint8_t *position, uint64_t position_length)
-    void slot_begin_stop(c_slot *slot)
     void slot_close(c_slot *slot)
-    void slot_notify(c_slot *slot)
-    c_bool slot_prepare_wait(c_slot *slot)
-    void slot_finish_wait(c_slot *slot)
-    int64_t slot_last_sign(const c_slot *slot)
     void slot_sign_of_life(c_slot *slot)
     c_bool slot_sink_is_busy(const c_slot *slot)
     uint64_t sink_max_payload(const c_slot *slot)
+
+
+cdef extern from "in_process.h" nogil:
+    c_slot *slot_take(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, uint32_t heartbeat_interval_ms)
+    void slot_give_back(c_slot *slot)
+    int slot_used_count()
+    void slot_begin_stop(c_slot *slot)
 
 
 cdef extern from "loader.h" nogil:

@@ -141,9 +141,9 @@ class NativePlugin:
         """Ends every wait of the plugin inside the host, now and from now on, with SUPERVM_STOPPING."""
     def read(self, max_frames: int, max_bytes: int = ...) -> list[Frame]:
         """Takes the next frames, at most max_frames, and stops after the first that reaches max_bytes of payload. Never waits.
-        Raises PluginError where the plugin broke its ring."""
+        Raises RingCorrupt."""
     def read_messages(self, max_messages: int) -> list[Message]:
-        """Takes the next messages, at most max_messages. Never waits. Raises PluginError where the plugin broke its ring."""
+        """Takes the next messages, at most max_messages. Never waits. Raises RingCorrupt."""
     def prepare_wait(self) -> bool:
         """Announces that the host is about to sleep on event_fd. False: something is already there, do not sleep."""
     def finish_wait(self) -> None:
@@ -176,5 +176,48 @@ class NativePlugin:
     closed: bool
     def statistics(self) -> RingStatistics:
         """The counters; those at its end once it is closed."""
+
+@final
+class SharedChannel:
+    """The host's end of the rings of a plugin that runs in another process, which may write anything into them at any time.
+
+    Whatever it writes, reading gives frames that are sound in themselves or raises RingCorrupt; it never reads out of bounds.
+    """
+
+    def __init__(self, who: str, *, ring_bytes: int = ..., side_ring_bytes: int = ..., generation: int = ...) -> None:
+        """who: names the plugin in errors. Raises ValueError for sizes that cannot be, HostError, OSError."""
+    event_fd: int
+    """Becomes readable when the plugin said something while the host slept; see prepare_wait."""
+    descriptors: tuple[int, int, int, int, int]
+    """What the child needs: the event, then the plugin's and the host's words of the block ring and of the side ring."""
+    def close_descriptors(self) -> None:
+        """Closes the rings' descriptors: the child has its own."""
+    def set_route(self, routed: bool) -> None:
+        """Whether the host has a way for transactions of the plugin; without one they are answered NO_ROUTE, as at first."""
+    def read(self, max_frames: int, max_bytes: int = ...) -> list[Frame]:
+        """Takes the next frames, at most max_frames, and stops after the first that reaches max_bytes of payload. Never waits.
+        Raises RingCorrupt."""
+    def read_messages(self, max_messages: int) -> list[Message]:
+        """Takes the next messages, at most max_messages. Never waits. Raises RingCorrupt."""
+    def prepare_wait(self) -> bool:
+        """Announces that the host is about to sleep on event_fd. False: something seems to be there, do not sleep."""
+    def finish_wait(self) -> None:
+        """Takes the announcement back and empties event_fd. Call after every prepare_wait that answered True."""
+    def begin_stop(self) -> None:
+        """Ends every wait of the plugin inside the sink, now and from now on, with SUPERVM_STOPPING."""
+    shutdown_request: int | None
+    """The reason code of host_request_shutdown, None until it was called."""
+    heartbeat_asked: bool
+    """Whether the plugin asked for supervm.heartbeat/1."""
+    last_sign_of_life: int
+    """CLOCK_MONOTONIC nanoseconds of the last beat, publish or start, as the plugin claims; it can lie."""
+    def statistics(self) -> RingStatistics:
+        """Counters; those at the end once it is closed. Waits, wakeups and drops are the plugin's claims."""
+    closed: bool
+    def close(self) -> None:
+        """Gives the rings up. Frames that still live are copied out first."""
+
+def printable(text: bytes, /) -> str:
+    """Text of a plugin as one that can go to a terminal or a log: no control characters, nothing undecodable."""
 
 def slots_in_use() -> int: ...

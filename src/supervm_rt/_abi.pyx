@@ -18,7 +18,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EMFILE, ENOMEM, EUSERS, errno
 from libc.string cimport memcpy, memset
 
-from supervm_rt.errors import HostError, LifecycleError, LoadError, PluginError, SlotsExhausted
+from supervm_rt.errors import HostError, LifecycleError, LoadError, RingCorrupt, SlotsExhausted
 
 cdef extern from "<string.h>" nogil:
     size_t strnlen(const char *text, size_t limit)
@@ -123,6 +123,8 @@ cdef class SealedLibrary:
 cdef bytes tail(frame_core *core, Py_ssize_t offset, Py_ssize_t length):
     if length == 0:
         return b""
+    if not frame_settle(core):
+        raise MemoryError
     return PyBytes_FromStringAndSize(<const char *>frame_tails(core) + offset, length)
 
 
@@ -133,7 +135,8 @@ cdef class Frame:
     """One thing that a plugin said, in the order in which it said it. A read-only buffer over the payload.
 
     Exporting the buffer pins the frame's place in the ring until the export is released. A frame that is merely kept is copied
-    out when the ring needs its place. Frames may outlive their plugin.
+    out when the ring needs its place; one that another process can still write to is copied before it is first looked into.
+    Frames may outlive their plugin.
     """
 
     cdef frame_core core
@@ -205,6 +208,8 @@ cdef class Frame:
     def __bytes__(self):
         if self.core.record == NULL:
             return b""
+        if not frame_settle(&self.core):
+            raise MemoryError
         return PyBytes_FromStringAndSize(<const char *>frame_payload(&self.core), self.core.header.payload_length)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
@@ -255,6 +260,71 @@ cdef str readable(const uint8_t *text, Py_ssize_t length):
     if decoded.isprintable():
         return decoded
     return "".join([letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in decoded])
+
+
+cdef list take_frames(c_channel *channel, Py_ssize_t max_frames, Py_ssize_t max_bytes, str who):
+    cdef list frames = []
+    cdef Frame frame
+    cdef reader *source = channel.reader
+    cdef Py_ssize_t taken = 0
+    cdef int64_t size = 0
+    cdef int found = reader_look(source)
+    while found > 0 and taken < max_frames and size < max_bytes:
+        frame = Frame.__new__(Frame)
+        found = reader_next(source, &frame.core)
+        if found > 0:
+            size += frame.core.header.payload_length
+            taken += 1
+            frames.append(frame)
+    if found < 0 and taken == 0:
+        raise RingCorrupt(f"{who}: corrupt ring", remedy="it wrote where it must not, and is not to be trusted; ask its author")
+    return frames
+
+
+cdef list take_messages(c_channel *channel, Py_ssize_t max_messages, str who):
+    cdef side_ring *side = &channel.side
+    cdef message_header header
+    cdef const uint8_t *text
+    cdef const uint8_t *data
+    cdef int found
+    cdef list messages = []
+    while len(messages) < max_messages:
+        found = side_ring_next(side, &header, &text, &data)
+        if found < 0:
+            raise RingCorrupt(
+                f"{who}: corrupt message ring", remedy="it wrote where it must not, and is not to be trusted; ask its author"
+            )
+        if found == 0:
+            break
+        if header.kind == MESSAGE_TRANSACTION_KIND:
+            content = PyBytes_FromStringAndSize(<const char *>data, header.data_length)
+        else:
+            content = b""
+        message = Message(header.kind, header.level, readable(text, header.text_length), header.value, content)
+        side_ring_done(side, &header)
+        messages.append(message)
+    return messages
+
+
+cdef shutdown_reason(c_channel *channel):
+    cdef uint64_t word = channel_words(channel).shutdown
+    return <int32_t><uint32_t>word if word & PLUGIN_SHUTDOWN_ASKED else None
+
+
+cdef ring_statistics(c_channel *channel):
+    cdef reader *source = channel.reader
+    return RingStatistics(
+        capacity=source.ring.capacity,
+        used=reader_used(source),
+        pinned_frames=source.pinned_frames,
+        frames=source.frames,
+        bytes=source.bytes,
+        waits=source.ring.producer.waits,
+        wakeups=source.ring.producer.wakeups,
+        copied_out=source.copied_out,
+        messages=channel.side.messages,
+        dropped_messages=channel_words(channel).dropped_messages,
+    )
 
 
 cdef set python_threads():
@@ -403,7 +473,7 @@ cdef class NativePlugin:
             answer = function()
             thread_name_restore(before)
         self.calls -= 1
-        slot_notify(self.place)
+        channel_notify(self.place.channel)
         return answer
 
     cdef refuse(self, str what, str remedy):
@@ -412,7 +482,7 @@ cdef class NativePlugin:
     @property
     def event_fd(self):
         """Becomes readable when the plugin said something while the host slept; see prepare_wait."""
-        return self.use().event_fd
+        return self.use().channel.event_fd
 
     def manifest_json(self):
         """What plugin_get_manifest_json returned, freed again by plugin_free_string. Raises LoadError for NULL or above 1 MiB."""
@@ -467,7 +537,7 @@ cdef class NativePlugin:
 
     def set_route(self, routed):
         """Says whether the host has a way for transactions that the plugin submits. Without one they answer NO_ROUTE."""
-        self.use().route = 1 if routed else 0
+        self.use().channel.reader.ring.host.route = 1 if routed else 0
 
     def init(self):
         """Calls plugin_init and returns its answer."""
@@ -485,7 +555,7 @@ cdef class NativePlugin:
         self.calls -= 1
         if answer == 0 and self.phase == PHASE_INIT_FAILED:
             self.phase = PHASE_INITIALISED
-        slot_notify(self.place)
+        channel_notify(self.place.channel)
         return answer
 
     def start(self):
@@ -518,74 +588,34 @@ cdef class NativePlugin:
 
     def read(self, Py_ssize_t max_frames, Py_ssize_t max_bytes=DEFAULT_READ_BYTES):
         """Takes the next frames, at most max_frames, and stops after the first that reaches max_bytes of payload. Never waits."""
-        cdef list frames = []
-        cdef Frame frame
-        cdef reader *source = self.use().reader
-        cdef Py_ssize_t taken = 0
-        cdef int64_t size = 0
-        cdef int found = reader_look(source)
-        while found > 0 and taken < max_frames and size < max_bytes:
-            frame = Frame.__new__(Frame)
-            found = reader_next(source, &frame.core)
-            if found > 0:
-                size += frame.core.header.payload_length
-                taken += 1
-                frames.append(frame)
-        if found < 0 and taken == 0:
-            raise PluginError(
-                f"the plugin in slot {self.slot} broke its ring", remedy="it wrote where it must not; it cannot go on in this process"
-            )
-        return frames
+        return take_frames(self.use().channel, max_frames, max_bytes, f"the plugin in slot {self.slot}")
 
     def read_messages(self, Py_ssize_t max_messages):
         """Takes the next messages of the side ring, at most max_messages. Never waits."""
-        cdef side_ring *side = &self.use().side
-        cdef message_header header
-        cdef const uint8_t *text
-        cdef const uint8_t *data
-        cdef int found
-        cdef list messages = []
-        while len(messages) < max_messages:
-            found = side_ring_next(side, &header, &text, &data)
-            if found < 0:
-                raise PluginError(
-                    f"the plugin in slot {self.slot} broke its message ring",
-                    remedy="it wrote where it must not; it cannot go on in this process",
-                )
-            if found == 0:
-                break
-            if header.kind == MESSAGE_TRANSACTION_KIND:
-                content = PyBytes_FromStringAndSize(<const char *>data, header.data_length)
-            else:
-                content = b""
-            message = Message(header.kind, header.level, readable(text, header.text_length), header.value, content)
-            side_ring_done(side, &header)
-            messages.append(message)
-        return messages
+        return take_messages(self.use().channel, max_messages, f"the plugin in slot {self.slot}")
 
     def prepare_wait(self):
         """Announces that the host is about to sleep on event_fd. False: something is already there, do not sleep."""
-        return slot_prepare_wait(self.use())
+        return channel_prepare_wait(self.use().channel)
 
     def finish_wait(self):
         """Takes the announcement back and empties event_fd. Call after every prepare_wait that answered True."""
-        slot_finish_wait(self.use())
+        channel_finish_wait(self.use().channel)
 
     @property
     def shutdown_request(self):
         """The reason code of host_request_shutdown, None until it was called."""
-        cdef uint64_t word = self.use().shutdown
-        return <int32_t><uint32_t>word if word & SLOT_SHUTDOWN_ASKED else None
+        return shutdown_reason(self.use().channel)
 
     @property
     def heartbeat_asked(self):
         """Whether the plugin asked for supervm.heartbeat/1."""
-        return self.use().heartbeat_asked != 0
+        return channel_words(self.use().channel).heartbeat_asked != 0
 
     @property
     def last_sign_of_life(self):
         """CLOCK_MONOTONIC nanoseconds of the last beat, publish or start; now, while a thread waits inside the sink."""
-        return slot_last_sign(self.use())
+        return channel_last_sign(self.use().channel)
 
     def threads(self):
         """Kernel ids of living threads that the plugin started.
@@ -633,11 +663,11 @@ cdef class NativePlugin:
         self.refuse_threads()
         if slot_sink_is_busy(self.place):
             self.give_up("it never committed what it reserved", "follow each reserve by commit or abandon")
-        kept = reader_detach(self.place.reader)
+        kept = reader_detach(self.place.channel.reader)
         if kept:
             self.give_up(f"{kept} buffers in its memory are still in use", "release the frames' buffers before close")
         with nogil:
-            done = releaser_finish(&self.place.releaser, RELEASE_TIMEOUT_NS)
+            done = releaser_finish(self.place.releaser, RELEASE_TIMEOUT_NS)
         if not done:
             self.give_up("a release callback has not returned", "release must not wait")
         self.refuse_threads()  # Callbacks that ran since can have started some.
@@ -690,20 +720,7 @@ cdef class NativePlugin:
         """Counters of this plugin's rings; those at its end once it is closed."""
         if self.last_statistics is not None:
             return self.last_statistics
-        cdef c_slot *place = self.use()
-        cdef reader *source = place.reader
-        return RingStatistics(
-            capacity=source.ring.capacity,
-            used=reader_used(source),
-            pinned_frames=source.pinned_frames,
-            frames=source.frames,
-            bytes=source.bytes,
-            waits=source.ring.producer.waits,
-            wakeups=source.ring.producer.wakeups,
-            copied_out=source.copied_out,
-            messages=place.side.messages,
-            dropped_messages=place.dropped_messages,
-        )
+        return ring_statistics(self.use().channel)
 
     def __del__(self):
         if self.place != NULL and self.phase != PHASE_CLOSED and self.phase != PHASE_ABANDONED:
@@ -711,10 +728,132 @@ cdef class NativePlugin:
             warnings.warn(f"the plugin in slot {self.slot} was neither closed nor abandoned", ResourceWarning, stacklevel=1)
 
 
-cdef c_slot *take_slot(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, uint32_t interval_ms) except NULL:
+@cython.final
+cdef class SharedChannel:
+    """The host's end of the rings of a plugin that runs in another process, which may write anything into them at any time."""
+
+    cdef c_channel ends
+    cdef bint is_open
+    cdef str who
+    cdef object last_statistics
+
+    def __init__(self, str who not None, *, ring_bytes=DEFAULT_RING_BYTES, side_ring_bytes=DEFAULT_SIDE_RING_BYTES, generation=1):
+        """who: names the plugin in errors."""
+        if self.is_open:
+            raise TypeError("a channel is made once")
+        check_ring_sizes(ring_bytes, side_ring_bytes)
+        error = channel_create(&self.ends, ring_bytes, side_ring_bytes, generation, NULL)
+        if error != 0:
+            raise_ring_error(error)
+        self.who = who
+        self.is_open = True
+
+    cdef c_channel *use(self) except NULL:
+        if not self.is_open:
+            raise LifecycleError(f"{self.who}: its channel is closed", remedy="load it again")
+        return &self.ends
+
+    @property
+    def event_fd(self):
+        """Becomes readable when the plugin said something while the host slept; see prepare_wait."""
+        return self.use().event_fd
+
+    @property
+    def descriptors(self):
+        """What the child needs: the event, then the plugin's and the host's words of the block ring and of the side ring."""
+        cdef c_channel *ends = self.use()
+        return (
+            ends.event_fd,
+            ends.reader.ring.producer_fd,
+            ends.reader.ring.host_fd,
+            ends.side.ring.producer_fd,
+            ends.side.ring.host_fd,
+        )
+
+    def close_descriptors(self):
+        """Closes the rings' descriptors: the child has its own."""
+        channel_close_fds(self.use())
+
+    def set_route(self, routed):
+        """Says whether the host has a way for transactions that the plugin submits. Without one they answer NO_ROUTE."""
+        self.use().reader.ring.host.route = 1 if routed else 0
+
+    def read(self, Py_ssize_t max_frames, Py_ssize_t max_bytes=DEFAULT_READ_BYTES):
+        """Takes the next frames, at most max_frames, and stops after the first that reaches max_bytes of payload. Never waits."""
+        return take_frames(self.use(), max_frames, max_bytes, self.who)
+
+    def read_messages(self, Py_ssize_t max_messages):
+        """Takes the next messages of the side ring, at most max_messages. Never waits."""
+        return take_messages(self.use(), max_messages, self.who)
+
+    def prepare_wait(self):
+        """Announces that the host is about to sleep on event_fd. False: something seems to be there, do not sleep."""
+        return channel_prepare_wait(self.use())
+
+    def finish_wait(self):
+        """Takes the announcement back and empties event_fd. Call after every prepare_wait that answered True."""
+        channel_finish_wait(self.use())
+
+    def begin_stop(self):
+        """Ends every wait of the plugin inside the sink, now and from now on, with SUPERVM_STOPPING."""
+        channel_begin_stop(self.use())
+
+    @property
+    def shutdown_request(self):
+        """The reason code of host_request_shutdown, None until it was called."""
+        return shutdown_reason(self.use())
+
+    @property
+    def heartbeat_asked(self):
+        """Whether the plugin asked for supervm.heartbeat/1."""
+        return channel_words(self.use()).heartbeat_asked != 0
+
+    @property
+    def last_sign_of_life(self):
+        """CLOCK_MONOTONIC nanoseconds of the last beat, publish or start, as the plugin claims; it can lie."""
+        return channel_last_sign(self.use())
+
+    def statistics(self):
+        """Counters of the rings; those at the end once it is closed. Waits, wakeups and drops are the plugin's claims."""
+        if self.last_statistics is not None:
+            return self.last_statistics
+        return ring_statistics(self.use())
+
+    @property
+    def closed(self):
+        return not self.is_open
+
+    def close(self):
+        """Gives the rings up. Frames that still live are copied out first."""
+        if not self.is_open:
+            return
+        self.last_statistics = ring_statistics(&self.ends)
+        reader_detach(self.ends.reader)
+        self.is_open = False
+        channel_destroy(&self.ends)
+
+    def __dealloc__(self):
+        if self.is_open:
+            reader_detach(self.ends.reader)
+            channel_destroy(&self.ends)
+
+
+cdef check_ring_sizes(uint64_t ring_bytes, uint64_t side_ring_bytes):
     for size in (ring_bytes, side_ring_bytes):
         if not RING_MINIMUM_CAPACITY <= size <= RING_MAXIMUM_CAPACITY or size & (size - 1):
             raise ValueError(f"a ring of {size} bytes: it must be a power of two from 64 KiB to 64 GiB")
+
+
+cdef raise_ring_error(int error):
+    if error == EMFILE:
+        raise HostError("no file descriptor is left", remedy="raise the limit (ulimit -n)")
+    if error == ENOMEM:
+        raise MemoryError
+    raise OSError(error, os.strerror(error))
+
+
+cdef c_slot *take_slot(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, uint32_t interval_ms) except NULL:
+    check_ring_sizes(ring_bytes, side_ring_bytes)
     cdef c_slot *place = slot_take(ring_bytes, side_ring_bytes, generation, interval_ms)
     if place != NULL:
         return place
@@ -723,11 +862,12 @@ cdef c_slot *take_slot(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t g
             f"all {SLOTS} slots for native plugins are in use, abandoned ones included",
             remedy="unload a plugin, or restart the process",
         )
-    if errno == EMFILE:
-        raise HostError("no file descriptor is left", remedy="raise the limit (ulimit -n)")
-    if errno == ENOMEM:
-        raise MemoryError
-    raise OSError(errno, os.strerror(errno))
+    raise_ring_error(errno)
+
+
+def printable(bytes text not None):
+    """Text of a plugin as one that can go to a terminal or a log: no control characters, nothing undecodable."""
+    return readable(text, len(text))
 
 
 def slots_in_use():

@@ -124,6 +124,10 @@ class LifecycleError(PluginError):
     """A lifecycle call failed, passed its deadline, or was made in a state that does not allow it."""
 
 
+class RingCorrupt(PluginError):
+    """The plugin wrote into its ring what no plugin writes. What it said before is whole; nothing after it can be believed."""
+
+
 class PluginQuarantined(PluginError):
     """The plugin was stopped for what it sent, and is not started again by itself."""
 

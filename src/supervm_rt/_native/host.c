@@ -18,14 +18,14 @@ static uint32_t cut(const char *text, uint32_t limit)
 
 static bool is_stopping(const struct slot *slot, uint32_t grants)
 {
-    return !(grants & SLOT_OPEN) || ring_stopped(&slot->reader->ring);
+    return !(grants & SLOT_OPEN) || ring_stopped(slot->ring);
 }
 
 static int32_t put_lossy(struct slot *slot, const struct message_header *header, const char *text)
 {
-    int32_t status = side_ring_put(&slot->side, header, text, NULL);
+    int32_t status = side_ring_put(slot->side, header, text, NULL);
     if (status != SUPERVM_OK)
-        atomic_fetch_add_explicit(&slot->dropped_messages, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&slot->ring->producer->words.dropped_messages, 1, memory_order_relaxed);
     return status;
 }
 
@@ -66,10 +66,10 @@ int slot_submit_tx(struct slot *slot, const char *chain, const uint8_t *bytes, s
         return SUPERVM_NOT_GRANTED;
     if (length > SLOT_MAX_TRANSACTION_BYTES)
         return SUPERVM_TOO_LARGE;
-    if (!atomic_load_explicit(&slot->route, memory_order_relaxed))
+    if (!atomic_load_explicit(&slot->ring->host->route, memory_order_relaxed))
         return SUPERVM_NO_ROUTE;
     struct message_header header = {.kind = MESSAGE_TRANSACTION, .text_length = (uint32_t)chain_length, .data_length = length};
-    return side_ring_put(&slot->side, &header, chain, bytes);
+    return side_ring_put(slot->side, &header, chain, bytes);
 }
 
 int slot_request_shutdown(struct slot *slot, int reason)
@@ -77,8 +77,10 @@ int slot_request_shutdown(struct slot *slot, int reason)
     if (is_stopping(slot, slot_grants(slot)))
         return SUPERVM_STOPPING;
     uint64_t not_asked = 0; /* The first reason stays. */
-    atomic_compare_exchange_strong(&slot->shutdown, &not_asked, SLOT_SHUTDOWN_ASKED | (uint32_t)reason);
-    slot_notify(slot);
+    struct plugin_words *words = &slot->ring->producer->words;
+    atomic_compare_exchange_strong(&words->shutdown, &not_asked, PLUGIN_SHUTDOWN_ASKED | (uint32_t)reason);
+    atomic_store_explicit(&words->notice, 1, memory_order_release);
+    doorbell_ring_fenced(&slot->bell);
     return SUPERVM_OK;
 }
 
@@ -94,7 +96,7 @@ const void *slot_get_extension(struct slot *slot, const char *id)
     if (strcmp(id, SUPERVM_CONFIG_1) == 0)
         return &slot->config;
     if (strcmp(id, SUPERVM_HEARTBEAT_1) == 0) {
-        atomic_store_explicit(&slot->heartbeat_asked, 1, memory_order_relaxed);
+        atomic_store_explicit(&slot->ring->producer->words.heartbeat_asked, 1, memory_order_relaxed);
         return &slot->heartbeat;
     }
     return NULL;

@@ -21,6 +21,14 @@ bool owner_lock_is_mine(const struct owner_lock *lock)
     return atomic_load_explicit(&lock->owner, memory_order_relaxed) == self();
 }
 
+/* change: 1, or UINT32_MAX for one less. */
+static void count_waiter(struct owner_lock *lock, uint32_t change)
+{
+    atomic_fetch_add_explicit(&lock->waiters, change, memory_order_relaxed);
+    if (lock->shown_waiters)
+        atomic_fetch_add_explicit(lock->shown_waiters, change, memory_order_relaxed);
+}
+
 int32_t owner_lock_take(struct owner_lock *lock, bool wait, const _Atomic uint32_t *stop)
 {
     if (try_take(lock))
@@ -31,7 +39,7 @@ int32_t owner_lock_take(struct owner_lock *lock, bool wait, const _Atomic uint32
         return SUPERVM_WOULD_BLOCK;
 
     int32_t status = SUPERVM_STOPPING;
-    atomic_fetch_add_explicit(&lock->waiters, 1, memory_order_relaxed);
+    count_waiter(lock, 1);
     for (;;) {
         uint32_t sequence = atomic_load_explicit(&lock->sequence, memory_order_acquire);
         atomic_thread_fence(memory_order_seq_cst);
@@ -43,7 +51,7 @@ int32_t owner_lock_take(struct owner_lock *lock, bool wait, const _Atomic uint32
         }
         futex_wait(&lock->sequence, sequence, -1);
     }
-    atomic_fetch_sub_explicit(&lock->waiters, 1, memory_order_relaxed);
+    count_waiter(lock, UINT32_MAX);
     return status;
 }
 

@@ -13,6 +13,7 @@ struct owner_lock {
     _Atomic uint64_t owner;    /* pthread_self of the holder, 0: free. */
     _Atomic uint32_t sequence; /* What waiters sleep on. */
     _Atomic uint32_t waiters;
+    _Atomic uint32_t *shown_waiters; /* Where the host can see how many wait; it may be in shared memory and is never read here. */
 };
 
 /* SUPERVM_OK, _BUSY (this thread holds it), _WOULD_BLOCK (only without wait), or _STOPPING once *stop is set while it waits. */

@@ -24,13 +24,11 @@ struct reader *reader_create(uint64_t capacity, uint64_t generation, int event_f
         return NULL;
     }
     reader->place_mask = capacity / RING_ALIGNMENT - 1;
-    reader->bell = (struct doorbell){
-        .generation = &reader->ring.host->generation,
-        .woken = &reader->ring.producer->woken,
-        .wakeups = &reader->ring.producer->wakeups,
-        .event_fd = event_fd,
-    };
+    reader->bell = ring_bell(&reader->ring, event_fd);
     reader->releaser = releaser;
+    reader->shared = !releaser;
+    if (releaser)
+        ring_close_fds(&reader->ring);
     reader->generation = generation;
     reader->references = 1;
     return reader;
@@ -165,6 +163,7 @@ int reader_next(struct reader *reader, struct frame_core *frame)
         return 0;
     const uint8_t *record = ring_at(&reader->ring, position);
     memcpy(&frame->header, record, sizeof frame->header);
+    ring_snapshot();
     if (!record_is_sound(&frame->header, reader->head - position))
         return refuse(reader, frame);
     if (frame->header.flags & RECORD_EXTERNAL) {
@@ -238,8 +237,21 @@ void frame_drop(struct frame_core *frame)
     let_go(frame);
 }
 
+bool frame_settle(struct frame_core *frame)
+{
+    struct reader *reader = frame->reader;
+    if (!frame->in_ring || !reader->shared)
+        return true;
+    if (!copy_out(reader, frame))
+        return false;
+    let_go(frame);
+    return true;
+}
+
 bool frame_pin(struct frame_core *frame)
 {
+    if (!frame_settle(frame))
+        return false;
     struct reader *reader = frame->reader;
     if (frame->in_ring && !frame->external && frame->exports == 0) {
         if (reader->exported_bytes + frame->header.total_length > reader->ring.capacity / 2) {

@@ -50,10 +50,11 @@ struct reader {
     uint64_t bytes;
     uint64_t copied_out;
     bool corrupt;
+    bool shared; /* The producer is another process and may change what it published: a payload is copied before it is used. */
     bool detached; /* The plugin is gone; only frames are left. */
 };
 
-/* NULL with errno set: no memory. event_fd stays the caller's. */
+/* NULL with errno set: no memory. event_fd stays the caller's. Without a releaser the ring is shared with another process. */
 struct reader *reader_create(uint64_t capacity, uint64_t generation, int event_fd, struct releaser *releaser);
 void reader_unref(struct reader *reader);
 
@@ -71,6 +72,10 @@ bool reader_prepare_wait(struct reader *reader);
 
 /* The frame is gone: its place is free, its external payload goes back. */
 void frame_drop(struct frame_core *frame);
+
+/* Before what varies in length is looked at: copies the record out of a ring that is shared with another process. false: there
+ * was no memory. */
+bool frame_settle(struct frame_core *frame);
 
 /* One buffer goes out or comes back. frame_pin answers false where it had to copy and there was no memory. */
 bool frame_pin(struct frame_core *frame);

@@ -10,6 +10,10 @@
 
 #include "supervm/status.h"
 
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
 #define PREFETCH_BYTES 4096
 
 /* How often this process was forked off another: a ring of the parent's is then told from one of its own. */
@@ -25,55 +29,101 @@ __attribute__((constructor)) static void watch_forks(void)
     pthread_atfork(NULL, NULL, count_fork);
 }
 
-int ring_create(struct ring *ring, uint64_t capacity)
+/* Maps both memfds into one area. 0, or an errno. */
+static int map_area(struct ring *ring, uint64_t capacity, int producer_fd, int host_fd, int host_protection)
 {
-    memset(ring, 0, sizeof *ring);
-    if (capacity < RING_MINIMUM_CAPACITY || capacity > RING_MAXIMUM_CAPACITY || (capacity & (capacity - 1)) != 0)
-        return EINVAL;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    size_t control = 2 * page;
-
-    int fd = memfd_create("supervm-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return errno;
-    uint8_t *area = MAP_FAILED;
-    size_t area_bytes = control + 2 * capacity;
-    if (ftruncate(fd, (off_t)(control + capacity)) != 0)
-        goto failed;
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-        goto failed;
-    area = mmap(NULL, area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t area_bytes = 2 * page + 2 * capacity;
+    uint8_t *area = mmap(NULL, area_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (area == MAP_FAILED)
-        goto failed;
-    if (mmap(area, control + capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
-        goto failed;
-    if (mmap(area + control + capacity, capacity, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, (off_t)control) ==
-        MAP_FAILED)
-        goto failed;
-    close(fd);
-
+        return errno;
+    const int shared = MAP_SHARED | MAP_FIXED;
+    const int writable = PROT_READ | PROT_WRITE;
+    uint8_t *host = area + page + 2 * capacity;
+    if (mmap(area, page + capacity, writable, shared, producer_fd, 0) == MAP_FAILED ||
+        mmap(area + page + capacity, capacity, writable, shared, producer_fd, (off_t)page) == MAP_FAILED ||
+        mmap(host, page, host_protection, shared, host_fd, 0) == MAP_FAILED) {
+        int error = errno;
+        munmap(area, area_bytes);
+        return error;
+    }
     ring->producer = (struct ring_producer_page *)area;
-    ring->host = (struct ring_host_page *)(area + page);
-    ring->data = area + control;
+    ring->host = (struct ring_host_page *)host;
+    ring->data = area + page;
     ring->capacity = capacity;
     ring->forks = ring_forks;
     ring->area = area;
     ring->area_bytes = area_bytes;
     return 0;
+}
 
-failed:;
+/* A memfd whose size never changes. -1 with errno. */
+static int make_memory(const char *name, uint64_t size)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -1;
+    if (ftruncate(fd, (off_t)size) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0)
+        return fd;
     int error = errno;
-    if (area != MAP_FAILED)
-        munmap(area, area_bytes);
     close(fd);
+    errno = error;
+    return -1;
+}
+
+static bool is_capacity(uint64_t capacity)
+{
+    return capacity >= RING_MINIMUM_CAPACITY && capacity <= RING_MAXIMUM_CAPACITY && (capacity & (capacity - 1)) == 0;
+}
+
+static void clear(struct ring *ring)
+{
+    memset(ring, 0, sizeof *ring);
+    ring->producer_fd = ring->host_fd = -1;
+}
+
+int ring_create(struct ring *ring, uint64_t capacity)
+{
+    clear(ring);
+    if (!is_capacity(capacity))
+        return EINVAL;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    ring->producer_fd = make_memory("supervm-ring", page + capacity);
+    ring->host_fd = ring->producer_fd < 0 ? -1 : make_memory("supervm-ring-host", page);
+    int error = ring->host_fd < 0 ? errno : map_area(ring, capacity, ring->producer_fd, ring->host_fd, PROT_READ | PROT_WRITE);
+    /* From here on nobody gets another writable mapping of the host's words. */
+    if (!error && (fcntl(ring->host_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) != 0 ||
+                   fcntl(ring->producer_fd, F_ADD_SEALS, F_SEAL_SEAL) != 0))
+        error = errno;
+    if (error) {
+        ring_close_fds(ring);
+        ring_destroy(ring);
+    }
     return error;
+}
+
+int ring_attach(struct ring *ring, uint64_t capacity, int producer_fd, int host_fd)
+{
+    clear(ring);
+    return is_capacity(capacity) ? map_area(ring, capacity, producer_fd, host_fd, PROT_READ) : EINVAL;
+}
+
+void ring_close_fds(struct ring *ring)
+{
+    if (ring->producer_fd >= 0)
+        close(ring->producer_fd);
+    if (ring->host_fd >= 0)
+        close(ring->host_fd);
+    ring->producer_fd = ring->host_fd = -1;
 }
 
 void ring_destroy(struct ring *ring)
 {
-    if (ring->area)
-        munmap(ring->area, ring->area_bytes);
-    memset(ring, 0, sizeof *ring);
+    if (!ring->area)
+        return;
+    munmap(ring->area, ring->area_bytes);
+    ring_close_fds(ring);
+    clear(ring);
 }
 
 static bool has_room(struct ring *ring, uint64_t length)

@@ -3,8 +3,9 @@
  * The data area is mapped twice, back to back, so that a record is always contiguous. Head and tail only grow; the place of a
  * position is position & (capacity - 1). Records begin and end on 64-byte bounds.
  *
- * The control words are split over two pages: the producer writes only its own page and the data, the host only its own page.
- * The consumer therefore can take the producer's words for what they are, claims: it loads each once and checks it.
+ * The control words are split over two memfds: the producer's, with its words and the data, and the host's, which a child maps
+ * read-only and cannot map otherwise. The consumer takes the producer's words for what they are, claims: it loads each once and
+ * checks it. Tail, read position and capacity it keeps for itself as well, and never reads back.
  */
 #ifndef SUPERVM_NATIVE_RING_H
 #define SUPERVM_NATIVE_RING_H
@@ -20,6 +21,20 @@
 #define RING_MINIMUM_CAPACITY (UINT64_C(1) << 16)
 #define RING_MAXIMUM_CAPACITY (UINT64_C(1) << 36)
 
+#define SUPERVM_RING_PAGE(type) _Static_assert(sizeof(type) <= 4096, "fits a page")
+
+/* What the plugin's side tells beside its records. */
+struct plugin_words {
+    _Alignas(64) _Atomic int64_t last_sign;   /* CLOCK_MONOTONIC nanoseconds of the last beat, publish or start. */
+    _Alignas(64) _Atomic uint64_t shutdown;   /* PLUGIN_SHUTDOWN_ASKED and the reason in the low 32 bits; 0: not asked. */
+    _Atomic uint64_t dropped_messages;
+    _Atomic uint32_t heartbeat_asked;
+    _Atomic uint32_t lock_waiters; /* Threads that wait for the producers' lock. */
+    _Atomic uint32_t notice;       /* Something beside the rings happened since the host last prepared to wait. */
+};
+
+#define PLUGIN_SHUTDOWN_ASKED (UINT64_C(1) << 32)
+
 struct ring_producer_page {
     _Alignas(64) _Atomic uint64_t head;    /* Position after the last published record. */
     _Alignas(64) _Atomic uint32_t waiting; /* 1 while a producer sleeps until there is room. */
@@ -27,22 +42,30 @@ struct ring_producer_page {
     _Atomic uint64_t waits;                /* How often a producer slept. */
     _Alignas(64) _Atomic uint64_t woken;   /* See struct doorbell. */
     _Atomic uint64_t wakeups;
+    struct plugin_words words; /* Of a block ring. */
 };
+
+SUPERVM_RING_PAGE(struct ring_producer_page);
 
 struct ring_host_page {
     _Alignas(64) _Atomic uint64_t tail;       /* Position of the oldest record that still needs its place. */
     _Atomic uint32_t space_sequence;          /* What a producer sleeps on; grows when there is new room. */
     _Alignas(64) _Atomic uint64_t generation; /* See struct doorbell. */
     _Atomic uint32_t stop;                    /* 1: no more waiting, no more publishing. */
+    _Atomic uint32_t route;                   /* Something serves the chain of a submitted transaction. */
 };
+
+SUPERVM_RING_PAGE(struct ring_host_page);
 
 struct ring {
     struct ring_producer_page *producer;
     struct ring_host_page *host;
     uint8_t *data;
     uint64_t capacity;
-    uint8_t *area; /* The whole mapping. */
+    uint8_t *area; /* The producer's words, the data, the data again, the host's words. */
     size_t area_bytes;
+    int producer_fd; /* The memfds, -1 once they are closed. */
+    int host_fd;
     /* The producer's own. */
     _Alignas(64) uint64_t head;
     uint64_t known_tail;
@@ -61,9 +84,14 @@ static inline bool ring_is_mine(const struct ring *ring)
     return ring->forks == ring_forks;
 }
 
-/* capacity: a power of two between the bounds above. 0, or an errno. */
+/* capacity: a power of two between the bounds above. 0, or an errno. The memfds stay open until ring_close_fds. */
 int ring_create(struct ring *ring, uint64_t capacity);
+void ring_close_fds(struct ring *ring);
 void ring_destroy(struct ring *ring);
+
+/* The producer's side in a child: maps what ring_create made there, the host's words read-only. 0, or an errno. The descriptors
+ * stay the caller's. */
+int ring_attach(struct ring *ring, uint64_t capacity, int producer_fd, int host_fd);
 
 static inline uint8_t *ring_at(const struct ring *ring, uint64_t position)
 {
@@ -73,6 +101,17 @@ static inline uint8_t *ring_at(const struct ring *ring, uint64_t position)
 static inline uint64_t ring_round(uint64_t length)
 {
     return (length + RING_ALIGNMENT - 1) & ~(uint64_t)(RING_ALIGNMENT - 1);
+}
+
+/* The doorbell whose words are in this ring. */
+static inline struct doorbell ring_bell(const struct ring *ring, int event_fd)
+{
+    return (struct doorbell){
+        .generation = &ring->host->generation,
+        .woken = &ring->producer->woken,
+        .wakeups = &ring->producer->wakeups,
+        .event_fd = event_fd,
+    };
 }
 
 /* ---- the producer's side; the caller holds the producers' lock ---- */
@@ -85,6 +124,12 @@ int32_t ring_claim(struct ring *ring, uint64_t length, bool wait, const struct d
 void ring_publish(struct ring *ring, uint64_t length);
 
 /* ---- the consumer's side ---- */
+
+/* Between copying something out of the ring and judging the copy: the compiler must not read the original again. */
+static inline void ring_snapshot(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
 
 /* Loads the head. false: it is a lie. */
 bool ring_look(const struct ring *ring, uint64_t *head);

@@ -16,6 +16,13 @@ int side_ring_create(struct side_ring *side, uint64_t capacity, const struct doo
     return ring_create(&side->ring, capacity);
 }
 
+int side_ring_attach(struct side_ring *side, uint64_t capacity, int producer_fd, int host_fd, const struct doorbell *bell)
+{
+    memset(side, 0, sizeof *side);
+    side->bell = *bell;
+    return ring_attach(&side->ring, capacity, producer_fd, host_fd);
+}
+
 void side_ring_destroy(struct side_ring *side)
 {
     ring_destroy(&side->ring);
@@ -68,6 +75,7 @@ int side_ring_next(struct side_ring *side, struct message_header *header, const 
         return 0;
     const uint8_t *record = ring_at(&side->ring, side->ring.read_position);
     memcpy(header, record, sizeof *header);
+    ring_snapshot();
     if (header->total_length > available || header->total_length < sizeof *header ||
         header->total_length % RING_ALIGNMENT != 0 || header->kind < MESSAGE_LOG || header->kind > MESSAGE_TRANSACTION)
         return -1;

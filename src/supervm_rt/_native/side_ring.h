@@ -29,6 +29,8 @@ struct side_ring {
 
 /* 0, or an errno. */
 int side_ring_create(struct side_ring *side, uint64_t capacity, const struct doorbell *bell);
+/* The producer's side in a child; see ring_attach. */
+int side_ring_attach(struct side_ring *side, uint64_t capacity, int producer_fd, int host_fd, const struct doorbell *bell);
 void side_ring_destroy(struct side_ring *side);
 
 /* header says the lengths and everything but total_length. SUPERVM_OK, _QUEUE_FULL, _TOO_LARGE or _BUSY. */

@@ -6,7 +6,7 @@
 
 uint64_t sink_max_payload(const struct slot *slot)
 {
-    return slot->reader->ring.capacity - RECORD_OVERHEAD;
+    return slot->ring->capacity - RECORD_OVERHEAD;
 }
 
 static bool is_buffer(const uint8_t *bytes, uint64_t length, uint64_t limit)
@@ -76,9 +76,9 @@ static int32_t enter(void *host, bool wait, struct slot **found)
     if (!(grants & SLOT_BLOCK_STREAM))
         return SUPERVM_NOT_GRANTED;
     *found = slot;
-    if (ring_stopped(&slot->reader->ring))
+    if (ring_stopped(slot->ring))
         return SUPERVM_STOPPING;
-    return owner_lock_take(&slot->lock, wait, &slot->reader->ring.host->stop);
+    return owner_lock_take(&slot->lock, wait, &slot->ring->host->stop);
 }
 
 /* Gives the lock back, then wakes whoever waits for it or for what was published. */
@@ -87,18 +87,18 @@ static int32_t leave(struct slot *slot, int32_t status)
     owner_lock_give(&slot->lock);
     atomic_thread_fence(memory_order_seq_cst);
     owner_lock_notify(&slot->lock);
-    doorbell_ring(&slot->reader->bell);
+    doorbell_ring(&slot->bell);
     return status;
 }
 
 static int32_t claim(struct slot *slot, uint64_t length, bool wait, uint8_t **record)
 {
-    return ring_claim(&slot->reader->ring, length, wait, &slot->reader->bell, record);
+    return ring_claim(slot->ring, length, wait, &slot->bell, record);
 }
 
 static void publish_record(struct slot *slot, uint64_t length)
 {
-    ring_publish(&slot->reader->ring, length);
+    ring_publish(slot->ring, length);
     slot_sign_of_life(slot);
 }
 
@@ -187,7 +187,7 @@ static int32_t sink_commit(void *host, const struct supervm_block_1 *block)
     int32_t status = take_reservation(host, &slot);
     if (status != SUPERVM_OK)
         return status;
-    if (ring_stopped(&slot->reader->ring))
+    if (ring_stopped(slot->ring))
         return leave(slot, SUPERVM_STOPPING);
     if (!block_is_sound(block) || block->payload_length > slot->reserved_payload)
         return leave(slot, SUPERVM_INVALID_ARGUMENT);
@@ -214,7 +214,7 @@ static int32_t publish_external(void *host, const struct supervm_block_1 *block,
     if (status != SUPERVM_OK)
         return status;
     struct external *external = malloc(sizeof *external);
-    if (!external || releaser_start(&slot->releaser) != 0) {
+    if (!external || releaser_start(slot->releaser) != 0) {
         free(external);
         return leave(slot, SUPERVM_NO_MEMORY);
     }
@@ -239,8 +239,10 @@ static int32_t sink_publish_release(void *host, const struct supervm_block_1 *bl
 {
     if (!release)
         return SUPERVM_INVALID_ARGUMENT;
-    int32_t status = publish_external(host, block, release, argument);
-    if (status != SUPERVM_OK)
+    const struct slot *slot = slot_of_host(host);
+    bool copies = slot && !slot->releaser;
+    int32_t status = copies ? sink_publish(host, block) : publish_external(host, block, release, argument);
+    if (copies || status != SUPERVM_OK)
         release(argument);
     return status;
 }

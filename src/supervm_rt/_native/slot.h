@@ -1,4 +1,4 @@
-/* The slots: what one loaded plugin sees of the host.
+/* The slots: what one loaded plugin sees of the host, in the host's process or in a child.
  *
  * The frozen v0 callbacks carry no context, so each slot has C entry points of its own. The table is static: a pointer that a
  * plugin was given stays valid for the life of the process.
@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "lock.h"
-#include "reader.h"
+#include "record.h"
 #include "releaser.h"
 #include "side_ring.h"
 #include "supervm/supervm.h"
@@ -27,8 +27,6 @@
 #define SLOT_BLOCK_STREAM 2u
 #define SLOT_SUBMIT_TX 4u
 
-#define SLOT_SHUTDOWN_ASKED (UINT64_C(1) << 32)
-
 struct slot {
     struct supervm_host_vtable vtable;
     struct supervm_block_sink_1 block_sink;
@@ -38,16 +36,12 @@ struct slot {
 
     bool used; /* The host's; one thread at a time. */
     _Atomic uint32_t grants;
-    _Atomic uint32_t route; /* Something serves the chain of a submitted transaction. */
-    _Atomic uint32_t heartbeat_asked;
-    _Atomic uint64_t shutdown; /* SLOT_SHUTDOWN_ASKED and the reason in the low 32 bits; 0: not asked. */
-    _Atomic uint32_t notice; /* Something beside the rings happened since the host last prepared to wait. */
-    _Atomic uint64_t dropped_messages;
 
-    struct reader *reader;
-    struct side_ring side;
-    struct releaser releaser;
-    int event_fd;
+    struct ring *ring; /* The producer's view of it. */
+    struct side_ring *side;
+    struct doorbell bell;
+    struct releaser *releaser; /* NULL: the host is another process, and payloads are always copied. */
+    struct channel *channel;   /* The host's end, where that is in this process; else NULL. */
 
     char *configuration;
     uint64_t configuration_length;
@@ -59,33 +53,22 @@ struct slot {
     bool reserved;
     uint64_t reserved_payload;
     uint8_t *reserved_record;
-    _Atomic int64_t last_sign;
 };
 
-/* A free slot with fresh rings, or NULL with errno: EUSERS (all in use), ENOMEM, EINVAL (ring sizes), EMFILE. */
-struct slot *slot_take(uint64_t ring_bytes, uint64_t side_ring_bytes, uint64_t generation, uint32_t heartbeat_interval_ms);
-/* Frees what slot_take made. The library is unmapped, the releaser has finished. */
-void slot_give_back(struct slot *slot);
+/* Fills in a slot whose rings exist; every other member is zero. */
+void slot_prepare(struct slot *slot, struct ring *ring, struct side_ring *side, int event_fd, uint32_t heartbeat_interval_ms);
+void slot_forget(struct slot *slot);
 int slot_number(const struct slot *slot);
-int slot_used_count(void);
 
 /* Opens the slot. Both buffers are copied; position NULL: none. 0, or an errno. Once, before plugin_init. */
 int slot_grant(struct slot *slot, uint32_t grants, const char *configuration, uint64_t configuration_length,
                const uint8_t *position, uint64_t position_length);
 
-/* Ends all waits; the sink answers SUPERVM_STOPPING from now on. Logs and metrics are still taken. */
-void slot_begin_stop(struct slot *slot);
+/* The host said stop: ends the waits for the producers' lock. */
+void slot_interrupt(struct slot *slot);
 /* plugin_stop has returned: nothing is answered any more. */
 void slot_close(struct slot *slot);
 
-/* Tells a sleeping host that something happened. */
-void slot_notify(struct slot *slot);
-/* Announces a sleep. false: there is something to do, and nothing was announced. */
-bool slot_prepare_wait(struct slot *slot);
-void slot_finish_wait(struct slot *slot);
-
-/* CLOCK_MONOTONIC nanoseconds; now, while a thread waits inside the sink. */
-int64_t slot_last_sign(const struct slot *slot);
 void slot_sign_of_life(struct slot *slot);
 
 /* Whether a thread of the plugin is inside the block sink. */
