@@ -11,7 +11,7 @@ here := $(shell pwd | cksum | cut -d ' ' -f 1)
 ready := .venv/.ready-$(here)
 installed := build/.installed-$(here)
 proving := build/.proving-$(here)
-sources := $(shell find src include plugins -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
+sources := $(shell find src include plugins runner -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
 .PHONY: help run test test-nodes test-crash test-sanitize test-faults models bench fuzz fuzz-coverage lint build plugins nodes sample-chain wheel clean $(plugins)
 

@@ -11,6 +11,12 @@ COVERAGE = os.environ.get("COVERAGE") == "1"
 DEBUG = os.environ.get("DEBUG") == "1"
 SHIPPED_PLUGINS = ("bitcoin-blockfiles", "hello")
 
+
+def newer(source: str | os.PathLike[str], target: Path) -> bool:
+    """Whether target is older than source, or not there."""
+    return not target.exists() or Path(source).stat().st_mtime > target.stat().st_mtime
+
+
 compile_args = ["-std=c11", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden", "-pthread"]
 compile_args += ["-O0", "-g3"] if DEBUG or COVERAGE else ["-O3", "-g1"]
 link_args = ["-pthread"]
@@ -57,13 +63,73 @@ def shipped_plugin(name: str) -> Extension:
     )
 
 
+class Program(Extension):
+    """A program that comes with the package. No sanitizer: it runs confined, where a sanitizer cannot."""
+
+    def __init__(self, name: str, sources: list[str]) -> None:
+        headers = [
+            str(path) for folder in ("include/supervm", "src/supervm_rt/_native", "runner") for path in Path(folder).glob("*.h")
+        ]
+        super().__init__(
+            f"supervm_rt.bin.{name}",
+            sources,
+            include_dirs=["include", "src/supervm_rt/_native"],
+            extra_compile_args=[
+                "-std=c11",
+                "-Wall",
+                "-Wextra",
+                "-O2",
+                "-g1",
+                "-fPIE",
+                "-fstack-protector-strong",
+                "-D_FORTIFY_SOURCE=2",
+            ],
+            extra_link_args=["-pie", "-pthread", "-Wl,-z,relro,-z,now"],
+            depends=sorted(headers),
+        )
+
+
+# What the plugin's side of the ABI is made of, in the host's process as in the child.
+PLUGIN_SIDE = ("entries", "host", "lock", "releaser", "ring", "side_ring", "sink", "slot", "wait")
+PROGRAMS = (
+    Program(
+        "supervm-runner",
+        sorted(map(str, Path("runner").glob("c*.c")))
+        + ["runner/main.c"]
+        + [f"src/supervm_rt/_native/{name}.c" for name in PLUGIN_SIDE],
+    ),
+    Program("supervm-launch", ["runner/launch.c"]),
+)
+
+
 class BuildExtensions(build_ext):  # type: ignore[misc]  # Cython has no types
-    """Gives a shipped plugin the name that its manifest says."""
+    """Gives shipped plugins the names that their manifests say, and links programs as programs."""
+
+    def build_extension(self, extension: Extension) -> None:
+        """Compiles and links one module, plugin or program."""
+        if not isinstance(extension, Program):
+            super().build_extension(extension)
+            return
+        target = Path(self.get_ext_fullpath(extension.name))
+        stale = [path for path in [*extension.sources, *extension.depends] if newer(path, target)]
+        if not (self.force or stale):
+            return
+        objects = self.compiler.compile(
+            extension.sources,
+            output_dir=str(Path(self.build_temp, target.name)),
+            include_dirs=extension.include_dirs,
+            extra_postargs=extension.extra_compile_args,
+            depends=extension.depends,
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.compiler.link_executable(objects, str(target), extra_postargs=extension.extra_link_args)
 
     def get_ext_filename(self, fullname: str) -> str:
         """Where the file of a module goes, below the build folder."""
         if fullname.rpartition(".")[2] in SHIPPED_PLUGINS:
             return str(Path(*fullname.split("."))) + ".so"
+        if fullname.rpartition(".")[2] in {program.name.rpartition(".")[2] for program in PROGRAMS}:
+            return str(Path(*fullname.split(".")))
         filename: str = super().get_ext_filename(fullname)
         return filename
 
@@ -72,6 +138,7 @@ setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=[
         *map(shipped_plugin, SHIPPED_PLUGINS),
+        *PROGRAMS,
         *cythonize(  # type: ignore[no-untyped-call]
             [
                 extension("supervm_rt._abi", "src/supervm_rt/_abi.pyx", "src/supervm_rt/_native"),

@@ -128,6 +128,22 @@ class RingCorrupt(PluginError):
     """The plugin wrote into its ring what no plugin writes. What it said before is whole; nothing after it can be believed."""
 
 
+class PluginHung(LifecycleError):
+    """A plugin that owes signs of life gave none for too long."""
+
+
+class ChildEnded(PluginError):
+    """The process of a plugin ended, or had to be ended, while it was meant to live.
+
+    ``cause`` is one of ``crash``, ``exit``, ``killed``, ``forbidden-call``, ``quota``, ``control``. It rests on what the process
+    left behind, and a process can choose its exit status: only what the kernel itself counts is proof.
+    """
+
+    def __init__(self, message: str, *, cause: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.cause = cause
+
+
 class PluginQuarantined(PluginError):
     """The plugin was stopped for what it sent, and is not started again by itself."""
 

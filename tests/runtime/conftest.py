@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import supervm_rt
+from supervm_rt.trust.policy import Placement
 from tests.runtime.support import MakePlugin, Node
 
 SOURCES = Path(__file__).parent / "plugins"
@@ -73,5 +74,5 @@ def make_plugin(tmp_path: Path, libraries: Callable[[str, str], Path]) -> MakePl
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path / "store.db")
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Node:
+    return Node(tmp_path / "store.db", getattr(request, "param", Placement.IN_PROCESS))

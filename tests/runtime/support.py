@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import trio
 
 import supervm_rt
@@ -21,6 +23,7 @@ from supervm_rt import (
     Runtime,
     RuntimeConfig,
 )
+from supervm_rt.trust.policy import Placement
 
 MakePlugin = Callable[..., Path]
 
@@ -34,11 +37,17 @@ SHORT = Deadlines(load=10, init=0.5, start=0.5, stop=0.5)
 QUICK = RestartLimits(first_delay=0.01, longest_delay=0.02, failures=3, window=60)
 
 
-class Node:
-    """A runtime over a store of its own, whose events are kept."""
+BOTH = pytest.mark.parametrize("node", list(Placement), indirect=True, ids=str)
+"""The same plugin behaves alike in the host's process and in a sandbox."""
+SANDBOXED = pytest.mark.parametrize("node", [Placement.CHILD], indirect=True, ids=str)
 
-    def __init__(self, store: Path) -> None:
+
+class Node:
+    """A runtime over a store of its own, whose events are kept. ``placement``: where the code of all plugins runs."""
+
+    def __init__(self, store: Path, placement: Placement = Placement.IN_PROCESS) -> None:
         self.store = store
+        self.placement = placement
         self.events: list[HostEvent] = []
 
     def open(
@@ -51,7 +60,7 @@ class Node:
     ) -> AbstractAsyncContextManager[Runtime]:
         config = RuntimeConfig(
             store=self.store,
-            plugins=plugins,
+            plugins=tuple(replace(plugin, placement=plugin.placement or self.placement) for plugin in plugins),
             policy=policy,
             deadlines=deadlines or Deadlines(),
             restarts=QUICK,

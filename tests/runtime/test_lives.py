@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from supervm_rt import (
     RestartPolicy,
 )
 from supervm_rt._abi import slots_in_use
-from tests.runtime.support import ACTOR, GOOD_LIFE, MakePlugin, Node, actor, running
+from tests.runtime.support import ACTOR, BOTH, GOOD_LIFE, MakePlugin, Node, actor, running
 
 
+@BOTH
 def test_a_good_life(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "publish")) as runtime:
@@ -27,7 +29,7 @@ def test_a_good_life(node: Node, make_plugin: MakePlugin) -> None:
             status = runtime.plugins[ACTOR]
             assert status.state is PluginState.RUNNING
             assert status.generation == 1
-            assert status.placement == "in-process"
+            assert status.placement == node.placement
             assert status.ring is not None
             assert status.ring.frames == 101
         assert runtime.plugins[ACTOR].state is PluginState.UNLOADED
@@ -48,6 +50,7 @@ def test_a_good_life(node: Node, make_plugin: MakePlugin) -> None:
         assert len(store.events()) == 100
 
 
+@BOTH
 def test_one_that_asks_for_shutdown_in_init_is_stopped_too(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "init-shutdown")) as runtime:
@@ -60,6 +63,7 @@ def test_one_that_asks_for_shutdown_in_init_is_stopped_too(node: Node, make_plug
     assert node.states()[-1] == "unloaded"
 
 
+@BOTH
 def test_what_a_plugin_keeps_for_each_thread_goes_before_its_library(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "publish thread-data")) as runtime:
@@ -71,6 +75,7 @@ def test_what_a_plugin_keeps_for_each_thread_goes_before_its_library(node: Node,
     assert slots_in_use() == before
 
 
+@BOTH
 def test_request_for_shutdown_ends_the_plugin_that_asks_and_no_other(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(
@@ -91,6 +96,7 @@ def test_request_for_shutdown_ends_the_plugin_that_asks_and_no_other(node: Node,
     assert node.states()[-3:] == GOOD_LIFE[-3:]
 
 
+@BOTH
 def test_always_restarts_a_plugin_that_ended_well(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "shutdown", restart=RestartPolicy.ALWAYS)) as runtime:
@@ -103,6 +109,7 @@ def test_always_restarts_a_plugin_that_ended_well(node: Node, make_plugin: MakeP
     assert node.of(EventKind.PLUGIN_FAILED) == []
 
 
+@BOTH
 def test_a_beating_plugin_lives_on(node: Node, make_plugin: MakePlugin) -> None:
     folder = make_plugin(heartbeat="200ms")
 
@@ -116,6 +123,7 @@ def test_a_beating_plugin_lives_on(node: Node, make_plugin: MakePlugin) -> None:
     assert node.of(EventKind.PLUGIN_SILENT) == []
 
 
+@BOTH
 def test_two_instances_of_one_plugin_have_lives_of_their_own(node: Node, make_plugin: MakePlugin) -> None:
     folder = make_plugin()
 
@@ -134,6 +142,7 @@ def test_two_instances_of_one_plugin_have_lives_of_their_own(node: Node, make_pl
     trio.run(main)
 
 
+@BOTH
 def test_plugins_that_are_added_at_once_do_not_disturb_each_other(node: Node, make_plugin: MakePlugin) -> None:
     folder = make_plugin()
 
@@ -141,7 +150,7 @@ def test_plugins_that_are_added_at_once_do_not_disturb_each_other(node: Node, ma
         async with node.open() as runtime:
             async with trio.open_nursery() as nursery:
                 for name in ("one", "two", "three"):
-                    nursery.start_soon(runtime.add, actor(folder, "publish", name=name))
+                    nursery.start_soon(runtime.add, replace(actor(folder, "publish", name=name), placement=node.placement))
             with trio.fail_after(20):
                 await runtime.wait_idle()
             assert runtime.chains["dev"].blocks == 100
@@ -160,6 +169,7 @@ def test_two_plugins_of_one_chain_agree_on_its_rules(node: Node, make_plugin: Ma
         trio.run(main)
 
 
+@BOTH
 def test_one_that_has_finished_can_be_added_again(node: Node, make_plugin: MakePlugin) -> None:
     folder = make_plugin()
 
@@ -167,7 +177,7 @@ def test_one_that_has_finished_can_be_added_again(node: Node, make_plugin: MakeP
         async with node.open(actor(folder)) as runtime:
             await running(runtime)
             await runtime.stop(ACTOR)
-            await runtime.add(actor(folder, "publish"))
+            await runtime.add(replace(actor(folder, "publish"), placement=node.placement))
             with trio.fail_after(20):
                 await runtime.wait_idle()
             assert runtime.chains["dev"].blocks == 100
@@ -192,6 +202,7 @@ def test_two_plugins_of_one_name_are_refused(node: Node, make_plugin: MakePlugin
         trio.run(main)
 
 
+@BOTH
 def test_a_restarted_runtime_goes_on_where_it_stopped(node: Node, make_plugin: MakePlugin) -> None:
     folder = make_plugin()
 
@@ -208,6 +219,7 @@ def test_a_restarted_runtime_goes_on_where_it_stopped(node: Node, make_plugin: M
     assert again.tip.height == 100
 
 
+@BOTH
 @pytest.mark.parametrize("delay", [0.0, 0.0005, 0.002, 0.005, 0.02, 0.1])
 @pytest.mark.parametrize("act", ["publish", "flood"])
 def test_cancelling_at_any_moment_leaves_nothing_behind(node: Node, make_plugin: MakePlugin, act: str, delay: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from supervm_rt.model.manifest import Capability, Manifest, Security
@@ -47,4 +49,29 @@ def test_dev_warns_of_what_it_does_not_do() -> None:
     )
     warnings = Policy(PolicyLevel.DEV).decide(signed, b"\0" * 32).warnings
     assert any("not verified" in warning for warning in warnings)
-    assert any("asks for a sandbox" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("wanted", [None, Placement.CHILD])
+def test_one_that_asks_for_a_sandbox_gets_it(wanted: Placement | None) -> None:
+    sandboxed = replace(MANIFEST, security=Security(sandbox=True))
+    decision = Policy(PolicyLevel.DEV).decide(sandboxed, b"\0" * 32, wanted)
+    assert decision.allowed
+    assert decision.placement is Placement.CHILD
+    assert "in a sandbox" in decision.reason
+
+
+def test_one_that_asks_for_a_sandbox_does_not_run_in_the_host() -> None:
+    sandboxed = replace(MANIFEST, security=Security(sandbox=True))
+    decision = Policy(PolicyLevel.DEV).decide(sandboxed, b"\0" * 32, Placement.IN_PROCESS)
+    assert not decision.allowed
+    assert "asks for a sandbox" in decision.reason
+
+
+def test_one_that_asks_for_none_can_be_given_one() -> None:
+    assert Policy(PolicyLevel.DEV).decide(MANIFEST, b"\0" * 32, Placement.CHILD).placement is Placement.CHILD
+
+
+@pytest.mark.parametrize("level", [PolicyLevel.PERMISSIVE, PolicyLevel.STRICT])
+@pytest.mark.parametrize("wanted", [None, *Placement])
+def test_other_levels_never_run_code_in_the_host(level: PolicyLevel, wanted: Placement | None) -> None:
+    assert Policy(level).placement(MANIFEST, wanted) is Placement.CHILD

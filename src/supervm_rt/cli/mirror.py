@@ -12,7 +12,7 @@ from supervm_rt.cli.output import add_json_option, block_text, print_fields, pri
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.runtime import CHAIN_DEFAULT, ChainSummary, PluginConfig, RuntimeConfig
-from supervm_rt.trust.policy import PolicyLevel
+from supervm_rt.trust.policy import Placement, PolicyLevel
 
 
 def add_commands(commands: Any) -> None:
@@ -41,6 +41,12 @@ def add_commands(commands: Any) -> None:
         help="blocks deeper than this are final; or none (default: the chain's)",
     )
     parser.add_argument("--policy", type=PolicyLevel, choices=list(PolicyLevel), default=PolicyLevel.STRICT)
+    parser.add_argument(
+        "--placement",
+        type=Placement,
+        choices=list(Placement),
+        help="where its code runs (default: in a sandbox where its manifest or the policy wants one)",
+    )
     parser.add_argument("--until-idle", action="store_true", help="end when the plugin said end of input and all is committed")
     add_json_option(parser, "a summary of the run, as the last line,")
     parser.set_defaults(command=_mirror)
@@ -73,6 +79,7 @@ def _mirror(options: argparse.Namespace) -> int:
         mode=options.mode,
         final_depth=options.final_depth,
         restart=RestartPolicy.NEVER,
+        placement=options.placement,
         settings=dict(options.settings),
     )
     config = RuntimeConfig(store=options.store, policy=options.policy, plugins=(plugin,))

@@ -25,6 +25,7 @@ _SHOWN = frozenset(
         EventKind.CHAIN_REJECTED,
         EventKind.CHAIN_REORG,
         EventKind.PLUGIN_ABANDONED,
+        EventKind.PLUGIN_CONFINED,
         EventKind.PLUGIN_DROPPED,
         EventKind.PLUGIN_FAILED,
         EventKind.PLUGIN_LOG,

@@ -16,6 +16,7 @@ from supervm_rt.errors import ManifestMismatch
 from supervm_rt.model.manifest import Manifest
 from supervm_rt.runtime.binary import inspect_binary, read_manifest
 from supervm_rt.trust.manifest import compare_with_binary
+from supervm_rt.trust.policy import Policy, PolicyLevel
 
 _HOST_EXTENSIONS = {
     "supervm.block_sink/1": "block_stream",
@@ -46,7 +47,8 @@ def add_commands(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.folder)
-    data, facts = inspect_binary(options.folder, manifest)
+    placement = Policy(PolicyLevel.DEV).placement(manifest)
+    data, facts = inspect_binary(options.folder, manifest, placement)
     library = SealedLibrary(data)
     try:
         said: Any = None

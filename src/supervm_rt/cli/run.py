@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def add_commands(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     config = RuntimeConfig.load(options.config)
     if options.policy is not None:
-        config = replace(config, policy=options.policy)
+        config = dataclasses.replace(config, policy=options.policy)
     result = run_node(config, until_idle=options.until_idle)
     if options.json:
         print_json(
@@ -38,6 +38,8 @@ def _run(options: argparse.Namespace) -> int:
                         "chain": status.chain,
                         "state": str(status.state),
                         "generation": status.generation,
+                        "placement": status.placement,
+                        "confinement": dataclasses.asdict(status.confinement) if status.confinement else None,
                         "failure": str(status.failure) if status.failure else None,
                     }
                     for status in result.plugins.values()

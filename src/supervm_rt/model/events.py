@@ -13,6 +13,7 @@ class EventKind(enum.StrEnum):
     POLICY_DECISION = "policy.decision"
     PLUGIN_REGISTERED = "plugin.registered"
     PLUGIN_STATE = "plugin.state"
+    PLUGIN_CONFINED = "plugin.confined"
     PLUGIN_FAILED = "plugin.failed"
     PLUGIN_ABANDONED = "plugin.abandoned"
     PLUGIN_QUARANTINED = "plugin.quarantined"

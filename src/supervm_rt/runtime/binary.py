@@ -11,6 +11,7 @@ from supervm_rt.model.manifest import Manifest, RunMode
 from supervm_rt.transports.native.library import LibraryFacts, inspect_library
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES
 from supervm_rt.trust.manifest import FILE_NAME, parse_manifest
+from supervm_rt.trust.policy import Placement
 
 MAX_BINARY_BYTES = 512 << 20
 
@@ -22,16 +23,16 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(data, source=str(path))
 
 
-def read_library(folder: Path, manifest: Manifest) -> SealedLibrary:
+def read_library(folder: Path, manifest: Manifest, placement: Placement) -> SealedLibrary:
     """The native library that the manifest names, sealed. Raises ManifestError, LoadError."""
-    data, _ = inspect_binary(folder, manifest)
+    data, _ = inspect_binary(folder, manifest, placement)
     return SealedLibrary(data)
 
 
-def inspect_binary(folder: Path, manifest: Manifest) -> tuple[bytes, LibraryFacts]:
+def inspect_binary(folder: Path, manifest: Manifest, placement: Placement) -> tuple[bytes, LibraryFacts]:
     """The native library that the manifest names, read once: its bytes, and what they say of it without being run.
 
-    Raises ManifestError, and LoadError for what must not be loaded into this process.
+    Raises ManifestError, and LoadError for what must not be loaded where it is to run.
     """
     if manifest.run_mode is not RunMode.NATIVE or manifest.binary is None:
         raise ManifestError(
@@ -43,7 +44,7 @@ def inspect_binary(folder: Path, manifest: Manifest) -> tuple[bytes, LibraryFact
     path = folder / manifest.binary
     data = _read(path, MAX_BINARY_BYTES, LoadError, "build the plugin (make -C its folder), or correct binary in plugin.yaml")
     try:
-        return data, inspect_library(data)
+        return data, inspect_library(data, shares_process=placement is Placement.IN_PROCESS)
     except LoadError as error:
         raise LoadError(f"{path}: {error.message}", remedy=error.remedy) from None
 

@@ -16,7 +16,7 @@ from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.store.feed.retention import Retention
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES, DocumentFault, check_shape, read_yaml
-from supervm_rt.trust.policy import PolicyLevel
+from supervm_rt.trust.policy import Placement, PolicyLevel
 from supervm_rt.trust.units import parse_bytes, parse_seconds
 
 DEFAULT_RING_BYTES = 16 << 20
@@ -69,6 +69,8 @@ class PluginConfig:
     orphan_limit: int = DEFAULT_ORPHAN_LIMIT
     restart: RestartPolicy | None = None
     """None: the manifest's."""
+    placement: Placement | None = None
+    """Where its code runs; None: in a sandbox where its manifest or the policy wants one, else in the host's process."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """The plugin's own configuration, handed over as JSON."""
     settings_folder: Path | None = None
@@ -153,6 +155,7 @@ def _plugin(item: Mapping[str, Any], index: int, folder: Path) -> PluginConfig:
         final_depth=item.get("final_depth", CHAIN_DEFAULT),
         orphan_limit=item.get("orphans", DEFAULT_ORPHAN_LIMIT),
         restart=RestartPolicy(item["restart"]) if "restart" in item else None,
+        placement=Placement(item["placement"]) if "placement" in item else None,
         settings=settings,
         settings_folder=folder,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import random
@@ -14,14 +15,17 @@ import trio
 
 from supervm_rt import _abi
 from supervm_rt.errors import (
+    ChildEnded,
     ConfigurationError,
     HostError,
     LifecycleError,
     LoadError,
     ManifestMismatch,
     OperatorError,
+    PluginHung,
     PluginQuarantined,
     PolicyRefused,
+    RingCorrupt,
     StoreError,
     SuperVMError,
 )
@@ -33,10 +37,11 @@ from supervm_rt.runtime.chains import ChainPipeline, Translated
 from supervm_rt.runtime.config import PluginConfig, RuntimeConfig
 from supervm_rt.runtime.lifecycle import ENDED, PluginState, check_transition
 from supervm_rt.runtime.sink import EventSink
-from supervm_rt.transports.interface import CallOverdue, PluginTransport, Received
+from supervm_rt.transports.interface import CallOverdue, Confinement, PluginTransport, Received
+from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
 from supervm_rt.trust.manifest import compare_with_binary
-from supervm_rt.trust.policy import Decision, Policy
+from supervm_rt.trust.policy import Decision, Placement, Policy
 
 _logger = logging.getLogger("supervm_rt")
 
@@ -74,6 +79,8 @@ class PluginStatus:
     """Which life; 0 before the first registration."""
     placement: str | None
     """Where its code runs; None before it was decided."""
+    confinement: Confinement | None
+    """What is around its code; None: nothing, or it is not loaded yet."""
     idle: bool
     """It said end of input, and all that it said is committed."""
     finished: bool
@@ -137,6 +144,7 @@ class PluginSupervisor:
             state=self._state,
             generation=self._generation,
             placement=self._decision.placement if self._decision else None,
+            confinement=self._transport.confinement if self._transport else None,
             idle=running and (self._ended_input or not streams),
             finished=self._finished,
             failure=self._failure,
@@ -274,8 +282,10 @@ class PluginSupervisor:
 
     async def _admit(self) -> PluginTransport:
         """Reads and seals the binary and asks the policy about these very bytes. Raises what refuses the plugin."""
-        library = await trio.to_thread.run_sync(read_library, self._config.path, self.manifest)
-        decision = self._services.policy.decide(self.manifest, library.sha256)
+        policy, wanted = self._services.policy, self._config.placement
+        placement = policy.placement(self.manifest, wanted)
+        library = await trio.to_thread.run_sync(read_library, self._config.path, self.manifest, placement)
+        decision = policy.decide(self.manifest, library.sha256, wanted)
         self._decision = decision
         self._emit(
             EventKind.POLICY_DECISION,
@@ -295,13 +305,26 @@ class PluginSupervisor:
         if not decision.allowed:
             library.close()
             raise PolicyRefused(f"{self.plugin}: {decision.reason}", remedy=decision.remedy)
-        return InProcessTransport(
+        if decision.placement is Placement.IN_PROCESS:
+            return InProcessTransport(
+                library,
+                name=self.plugin,
+                generation=self._generation,
+                ring_bytes=self._services.config.ring_bytes,
+                heartbeat=self.manifest.heartbeat,
+                deadlines=self._services.config.deadlines,
+            )
+        return ChildTransport(
             library,
             name=self.plugin,
             generation=self._generation,
             ring_bytes=self._services.config.ring_bytes,
             heartbeat=self.manifest.heartbeat,
             deadlines=self._services.config.deadlines,
+            security=self.manifest.security,
+            folder=self._config.path,
+            read_paths=self._read_paths(),
+            memory=self.manifest.resources.memory,
         )
 
     async def _bring_up(self, transport: PluginTransport, nursery: trio.Nursery) -> None:
@@ -311,6 +334,7 @@ class PluginSupervisor:
             self._move(PluginState.LOADING)
             said = await transport.load()
             self._move(PluginState.LOADED)
+            self._tell_confinement(transport)
             compare_with_binary(self.manifest, said)
             transport.grant(
                 capabilities=self._decision.capabilities,
@@ -328,19 +352,38 @@ class PluginSupervisor:
         except SuperVMError as error:
             self._failed(error)
 
+    def _tell_confinement(self, transport: PluginTransport) -> None:
+        confinement = transport.confinement
+        if confinement is None:
+            return
+        self._emit(
+            EventKind.PLUGIN_CONFINED,
+            f"{self.plugin}: {confinement}",
+            severity=Severity.WARNING if confinement.degraded else Severity.INFO,
+            data=dataclasses.asdict(confinement),
+        )
+
     def _configuration(self) -> bytes:
-        """The plugin's settings as JSON; paths that it may read are made absolute."""
+        """The plugin's settings as JSON; paths that it may read are made absolute, without links."""
         settings = dict(self._config.settings)
+        settings.update({key: str(path) for key, path in self._read_paths().items()})
+        try:
+            return json.dumps(settings, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
+
+    def _read_paths(self) -> dict[str, Path]:
+        """What the plugin may read: the operator's values for the keys that the manifest names."""
+        paths = {}
         folder = self._config.settings_folder
         try:
             for key in self.manifest.security.read_paths:
-                value = settings.get(key)
+                value = self._config.settings.get(key)
                 if isinstance(value, str):
-                    path = Path(value).expanduser()
-                    settings[key] = str(path if path.is_absolute() else (folder or Path.cwd()) / path)
-            return json.dumps(settings, allow_nan=False).encode()
-        except (OSError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+                    paths[key] = ((folder or Path.cwd()) / Path(value).expanduser()).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
             raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
+        return paths
 
     async def _receive(self, transport: PluginTransport) -> None:
         """Takes what the plugin says while the life lasts. One batch is translated while the one before it is committed."""
@@ -449,7 +492,7 @@ class PluginSupervisor:
                     severity=Severity.ERROR,
                     data={"seconds": round(silence, 3)},
                 )
-                self._failed(LifecycleError(f"{self.plugin}: hung: no sign of life for {silence:.1f} s"))
+                self._failed(PluginHung(f"{self.plugin}: hung: no sign of life for {silence:.1f} s"))
                 return
 
     async def _end_life(self, transport: PluginTransport) -> None:
@@ -504,10 +547,33 @@ class PluginSupervisor:
 
     def _failed(self, error: SuperVMError) -> None:
         """Notes why the life ends (the first reason counts) and ends it."""
+        if isinstance(error, RingCorrupt):
+            self._quarantine = True  # what once lied in its ring is not started again by itself
         if self._failure is None:
             self._failure = error
-            self._emit(EventKind.PLUGIN_FAILED, str(error), severity=Severity.ERROR, data={"blame": error.blame})
+            self._emit(
+                EventKind.PLUGIN_FAILED,
+                str(error),
+                severity=Severity.ERROR,
+                data={"blame": error.blame, "cause": self._cause(error)},
+            )
         self._life_over.set()
+
+    @staticmethod
+    def _cause(error: SuperVMError) -> str:
+        """A word for programs: what kind of failure it was."""
+        match error:
+            case ChildEnded():
+                return error.cause
+            case RingCorrupt():
+                return "corrupt-ring"
+            case PluginHung() | CallOverdue():
+                return "hang"
+            case LoadError() | ManifestMismatch():
+                return "load"
+            case LifecycleError():
+                return "lifecycle"
+        return "other"
 
     def _move(self, new: PluginState) -> None:
         old = self._state

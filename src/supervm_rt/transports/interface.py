@@ -17,6 +17,26 @@ class CallOverdue(LifecycleError):
 
 
 @dataclass(frozen=True, slots=True)
+class Confinement:
+    """What is around the code of a sandboxed plugin."""
+
+    degraded: bool
+    """There are no namespaces: Landlock and seccomp alone confine it."""
+    user: int
+    """The user that it runs as."""
+    landlock: int
+    """The version of Landlock; 0: none."""
+    seccomp_profile: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        layers = ["Landlock" if self.landlock else "no Landlock", f"seccomp {self.seccomp_profile}", f"user {self.user}"]
+        if not self.degraded:
+            return f"sandboxed (namespaces, {', '.join(layers)})"
+        return f"sandboxed in degraded mode, without namespaces ({', '.join(layers)})"
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """What a plugin said since it was last asked."""
 
@@ -34,6 +54,10 @@ class PluginTransport(Protocol):
     """One life of one plugin. Calls are made in the order of the lifecycle and raise LifecycleError or another PluginError."""
 
     placement: Placement
+
+    @property
+    def confinement(self) -> Confinement | None:
+        """What is around its code, once it is loaded; None: nothing."""
 
     async def load(self) -> bytes:
         """Brings the plugin's code in. Returns what it says of itself (JSON)."""

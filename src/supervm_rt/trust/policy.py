@@ -20,6 +20,7 @@ class Placement(enum.StrEnum):
     """Where a plugin's code runs."""
 
     IN_PROCESS = "in-process"
+    CHILD = "child"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +42,41 @@ class Policy:
 
     level: PolicyLevel = PolicyLevel.STRICT
 
-    def decide(self, manifest: Manifest, binary_sha256: bytes) -> Decision:
+    def placement(self, manifest: Manifest, wanted: Placement | None = None) -> Placement:
+        """Where a plugin's code would run. ``wanted``: the operator's choice, which counts for one that asks for no sandbox."""
+        if self.level is not PolicyLevel.DEV or manifest.security.sandbox:
+            return Placement.CHILD
+        return wanted or Placement.IN_PROCESS
+
+    def decide(self, manifest: Manifest, binary_sha256: bytes, wanted: Placement | None = None) -> Decision:
         """Whether the plugin may load, where it runs and which capabilities it is granted."""
         if self.level is not PolicyLevel.DEV:
             return Decision(
                 self.level,
                 allowed=False,
                 reason=(
-                    f"policy {self.level} loads only plugins whose signature was verified and that run in a sandbox, "
-                    "and this version of supervm-rt can do neither"
+                    f"policy {self.level} loads only plugins whose signature was verified, "
+                    "and this version of supervm-rt cannot verify signatures"
                 ),
-                remedy="run with --policy dev, on a machine and with plugins that you trust",
+                remedy="run with --policy dev, with plugins that you trust: it keeps to the sandbox that a manifest asks for",
             )
+        if wanted is Placement.IN_PROCESS and manifest.security.sandbox:
+            return Decision(
+                self.level,
+                allowed=False,
+                reason="it asks for a sandbox (security.sandbox), and was to run in the host's process",
+                remedy="leave placement out, or set security.sandbox: false in its manifest",
+            )
+        placement = self.placement(manifest, wanted)
         warnings = []
         if manifest.signature is not None:
             warnings.append("its signature was not verified (policy dev)")
-        if manifest.security.sandbox:
-            warnings.append("it asks for a sandbox, and runs in the host's process with the host's rights (policy dev)")
+        where = "in a sandbox" if placement is Placement.CHILD else "in the host's own process, with the host's rights"
         return Decision(
             self.level,
             allowed=True,
-            reason=f"policy dev loads any plugin (binary sha256:{binary_sha256.hex()})",
+            reason=f"policy dev loads any plugin; this one runs {where} (binary sha256:{binary_sha256.hex()})",
             capabilities=manifest.capabilities,
-            placement=Placement.IN_PROCESS,
+            placement=placement,
             warnings=tuple(warnings),
         )

@@ -28,6 +28,7 @@ class InProcessTransport:
     """One life of one library in one slot of this process. See PluginTransport for the contract."""
 
     placement = Placement.IN_PROCESS
+    confinement = None
 
     def __init__(
         self,

@@ -64,11 +64,11 @@ def _identity(data: bytes) -> tuple[bytes, bytes]:
     return data[4:6], data[18:20]
 
 
-def inspect_library(data: bytes) -> LibraryFacts:
-    """Looks at a library that is meant to be loaded into this process.
+def inspect_library(data: bytes, *, shares_process: bool = True) -> LibraryFacts:
+    """Looks at a library that is meant to be loaded into this process, or into one of its own.
 
-    Raises LoadError for what is no shared library of this machine, and for what could not be unloaded again or be kept apart from
-    other plugins: GNU_UNIQUE symbols, DF_1_NODELETE, text relocations.
+    Raises LoadError for what is no shared library of this machine and for text relocations, and where it shares the process for
+    what could not be unloaded again or be kept apart from other plugins: GNU_UNIQUE symbols, DF_1_NODELETE.
     """
     if data[:4] != b"\x7fELF":
         raise LoadError("the file is not an ELF library", remedy="name the plugin's .so in the manifest")
@@ -78,14 +78,14 @@ def inspect_library(data: bytes) -> LibraryFacts:
         if _identity(own.read(20)) != _identity(data):
             raise LoadError("the library is for another machine", remedy="build it for this one")
     try:
-        return _inspect(data)
+        return _inspect(data, shares_process)
     except LoadError:
         raise
     except Exception as error:  # pyelftools raises whatever a broken file makes it stumble over
         raise LoadError(f"the library is damaged: {type(error).__name__}: {error}", remedy="build or copy it again") from error
 
 
-def _inspect(data: bytes) -> LibraryFacts:
+def _inspect(data: bytes, shares_process: bool) -> LibraryFacts:
     file: Any = ELFFile(_BoundedReader(data))
     if file["e_type"] != "ET_DYN":
         raise LoadError(f"the file is no shared library ({file['e_type']})", remedy="link it with -shared")
@@ -109,24 +109,25 @@ def _inspect(data: bytes) -> LibraryFacts:
 
     if flags_1 & DF_1_PIE:
         raise LoadError("the file is a program, not a library", remedy="link it with -shared")
-    if flags_1 & DF_1_NODELETE:
+    if shares_process and flags_1 & DF_1_NODELETE:
         raise LoadError("the library asks never to be unloaded (DF_1_NODELETE), so it could not be stopped", remedy=CHILD)
     if text_relocations or flags & DF_TEXTREL:
-        raise LoadError(
-            "the library's code must be writable while it is loaded (TEXTREL)", remedy=f"build it with -fPIC, or {CHILD}"
-        )
+        raise LoadError("the library's code must be writable while it is loaded (TEXTREL)", remedy="build it with -fPIC")
 
     exports: set[str] = set()
     for symbol in segment.iter_symbols():
         if symbol["st_shndx"] == "SHN_UNDEF" or not symbol.name:
             continue
         binding = symbol["st_info"]["bind"]
-        if binding == GNU_UNIQUE:
+        if shares_process and binding == GNU_UNIQUE:
             raise LoadError(
                 f"the library has the process-wide symbol {symbol.name!r} (GNU_UNIQUE), shared with other instances and plugins",
                 remedy=f"build it with -fno-gnu-unique, or {CHILD}",
             )
-        if binding in {"STB_GLOBAL", "STB_WEAK"} and symbol["st_other"]["visibility"] in {"STV_DEFAULT", "STV_PROTECTED"}:
+        if binding in {"STB_GLOBAL", "STB_WEAK", GNU_UNIQUE} and symbol["st_other"]["visibility"] in {
+            "STV_DEFAULT",
+            "STV_PROTECTED",
+        }:
             exports.add(symbol.name)
     return LibraryFacts(
         size=len(data),

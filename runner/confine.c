@@ -1,0 +1,167 @@
+#define _GNU_SOURCE
+#include "confine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Numbers of kernels newer than the headers that this may be built with. */
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule 445
+#define SYS_landlock_restrict_self 446
+#endif
+
+#define OPEN_FILES 256
+
+static bool limit(int resource, uint64_t most)
+{
+    rlim_t value = most == UINT64_MAX ? RLIM_INFINITY : (rlim_t)most;
+    struct rlimit present;
+    if (getrlimit(resource, &present) != 0)
+        return false;
+    if (present.rlim_max != RLIM_INFINITY && (value == RLIM_INFINITY || value > present.rlim_max))
+        value = present.rlim_max; /* The host itself lives under a stricter one. */
+    struct rlimit wanted = {.rlim_cur = value, .rlim_max = value};
+    return setrlimit(resource, &wanted) == 0;
+}
+
+const char *confine_process(const struct setup *setup)
+{
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return "no_new_privs";
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+        return "not dumpable";
+    if (!limit(RLIMIT_DATA, setup->data_limit))
+        return "RLIMIT_DATA";
+    if (!limit(RLIMIT_NPROC, setup->task_limit))
+        return "RLIMIT_NPROC";
+    if (!limit(RLIMIT_FSIZE, setup->file_size_limit))
+        return "RLIMIT_FSIZE";
+    if (!limit(RLIMIT_NOFILE, OPEN_FILES) || !limit(RLIMIT_CORE, 0) || !limit(RLIMIT_MEMLOCK, 0) || !limit(RLIMIT_MSGQUEUE, 0))
+        return "limits";
+    /* Kernels before 6.3 do not know it; the second seccomp program refuses PROT_EXEC all the same. */
+    if (prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) != 0 && errno != EINVAL)
+        return "memory-deny-write-execute";
+    return NULL;
+}
+
+/* ---- Landlock -------------------------------------------------------------------------------------------------------- */
+
+struct landlock_ruleset {
+    uint64_t handled_access_fs;
+    uint64_t handled_access_net;
+    uint64_t scoped;
+};
+struct landlock_path {
+    uint64_t allowed_access;
+    int32_t parent_fd;
+} __attribute__((packed));
+
+#define READ_FILE (UINT64_C(1) << 2)
+#define READ_DIRECTORY (UINT64_C(1) << 3)
+#define TRUNCATE (UINT64_C(1) << 14)
+/* Write, remove and make files and directories. */
+#define CHANGE ((UINT64_C(1) << 1) | (UINT64_C(1) << 4) | (UINT64_C(1) << 5) | (UINT64_C(1) << 7) | (UINT64_C(1) << 8) | TRUNCATE)
+#define OF_FILES (READ_FILE | (UINT64_C(1) << 1) | TRUNCATE)
+
+static uint64_t all_file_access(int version)
+{
+    int bits = version >= 5 ? 16 : version >= 3 ? 15 : version == 2 ? 14 : 13;
+    return (UINT64_C(1) << bits) - 1;
+}
+
+static bool allow_path(int rules, const char *path, bool writable, uint64_t handled)
+{
+    struct landlock_path rule = {.parent_fd = open(path, O_PATH | O_CLOEXEC)};
+    struct stat file;
+    if (rule.parent_fd < 0)
+        return errno == ENOENT; /* What is not there needs no rule. */
+    bool done = fstat(rule.parent_fd, &file) == 0;
+    rule.allowed_access = READ_FILE | READ_DIRECTORY | (writable ? CHANGE : 0);
+    if (!S_ISDIR(file.st_mode))
+        rule.allowed_access &= OF_FILES;
+    rule.allowed_access &= handled;
+    done = done && syscall(SYS_landlock_add_rule, rules, 1 /* beneath a path */, &rule, 0) == 0;
+    close(rule.parent_fd);
+    return done;
+}
+
+int confine_landlock_version(void)
+{
+    long version = syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* which version */);
+    return version < 0 ? 0 : (int)version;
+}
+
+const char *confine_files(const struct setup *setup, const uint8_t *paths)
+{
+    int version = confine_landlock_version();
+    if (version < 1)
+        return setup->flags & SETUP_LANDLOCK_REQUIRED ? "Landlock" : NULL;
+    struct landlock_ruleset attributes = {
+        .handled_access_fs = all_file_access(version),
+        .handled_access_net = version >= 4 ? 3 : 0, /* Bind and connect. */
+        .scoped = version >= 6 ? 3 : 0,             /* Abstract sockets, signals. */
+    };
+    size_t size = version >= 6 ? 24 : version >= 4 ? 16 : 8;
+    int rules = (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
+    if (rules < 0)
+        return "Landlock";
+    for (const char *next = (const char *)paths, *end = next + setup->paths_bytes; next < end; next += strlen(next) + 1)
+        if (!allow_path(rules, next + 1, *next == 'w', attributes.handled_access_fs)) {
+            close(rules);
+            return "Landlock for a path";
+        }
+    long done = syscall(SYS_landlock_restrict_self, rules, 0);
+    close(rules);
+    return done == 0 ? NULL : "Landlock";
+}
+
+/* ---- seccomp --------------------------------------------------------------------------------------------------------- */
+
+static const char *install(const struct sock_filter *filter, uint16_t count)
+{
+    struct sock_fprog program = {.len = count, .filter = (struct sock_filter *)filter};
+    /* Above 0: a thread that has a program of its own. */
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) != 0)
+        return "seccomp for every thread";
+    return NULL;
+}
+
+const char *confine_calls(const uint8_t *program, uint32_t program_bytes)
+{
+    static struct sock_filter filter[BPF_MAXINSNS];
+    if (program_bytes == 0 || program_bytes % sizeof *filter != 0 || program_bytes > sizeof filter)
+        return "a seccomp program of this length";
+    memcpy(filter, program, program_bytes);
+    return install(filter, (uint16_t)(program_bytes / sizeof *filter));
+}
+
+/* tgkill is how a C library aborts; its first argument must be this process. */
+const char *confine_signals(void)
+{
+    const struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)getpid(), 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    return install(filter, sizeof filter / sizeof *filter);
+}

@@ -1,0 +1,26 @@
+/* The layers that the runner puts around itself, outermost first. Each is for the whole process and cannot be taken off.
+ *
+ * On failure each answers what could not be done, as a static text; NULL is success.
+ */
+#ifndef SUPERVM_RUNNER_CONFINE_H
+#define SUPERVM_RUNNER_CONFINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "control.h"
+
+/* No new privileges, not dumpable, limits, no memory that becomes executable. */
+const char *confine_process(const struct setup *setup);
+
+/* Only these paths, no TCP, no abstract sockets and no signals of others (Landlock, as far as this kernel has it). */
+const char *confine_files(const struct setup *setup, const uint8_t *paths);
+
+/* The version of Landlock that this kernel has, 0: none. */
+int confine_landlock_version(void);
+
+/* One seccomp program for every thread, and behind it one that lets a thread signal only this process. */
+const char *confine_calls(const uint8_t *program, uint32_t program_bytes);
+const char *confine_signals(void);
+
+#endif

@@ -1,0 +1,267 @@
+/* Prepares a process for the sandbox and becomes it: what has to be done with the host's rights before they are dropped.
+ *
+ *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH]... -- PROGRAM ARGUMENT...
+ *     supervm-launch [...] --descriptor FD -- NAME ARGUMENT...
+ *
+ * Joins the cgroups; makes each PATH, in order, readable for the user UID as /tmp/0, /tmp/1, ... in a mount namespace of its own,
+ * which goes with its last process; drops to UID and GID with no further groups; executes PROGRAM, or what FD has open, with no
+ * environment. Where the host ends, so does the process.
+ *
+ * A PATH belongs to its owner, who alone may read it as a rule (a node writes its files 0600). So it is mounted read-only with its
+ * owner mapped to UID. Where the file system cannot do that, the process runs as the owner instead, unless that is root.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MOST_PATHS 16
+#define STAGE "/tmp"
+#define STATUS_FAILED 97 /* The line on standard error says why. */
+
+/* Numbers of kernels newer than the headers that this may be built with. */
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef OPEN_TREE_CLOEXEC
+#define OPEN_TREE_CLOEXEC O_CLOEXEC
+#endif
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 4
+#endif
+#ifndef MOUNT_ATTR_IDMAP
+#define MOUNT_ATTR_IDMAP 0x00100000
+#endif
+struct attributes {
+    uint64_t set, clear, propagation, userns_fd;
+};
+#define CONFINED (UINT64_C(1) /* read-only */ | 2 /* nosuid */ | 4 /* nodev */ | 8 /* noexec */)
+
+static struct {
+    bool drops;
+    uid_t user;
+    gid_t group;
+    const char *paths[MOST_PATHS];
+    int path_count;
+    int descriptor;
+} options = {.descriptor = -1};
+
+__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("supervm-launch: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(STATUS_FAILED);
+}
+
+static void write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        fail("%s: %s", path, strerror(errno));
+    close(fd);
+}
+
+static void join_cgroup(const char *folder)
+{
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/cgroup.procs", folder) >= (int)sizeof path)
+        fail("%s: the path is too long", folder);
+    write_file(path, "0");
+}
+
+static void end_with_host(pid_t host)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != host)
+        exit(STATUS_FAILED); /* It ended before the line above. */
+}
+
+/* ---- what may be read -------------------------------------------------------------------------------------------------- */
+
+/* A user namespace that maps the owner of a file to the user of the sandbox. -1 with errno. */
+static int mapping_of(const struct stat *file)
+{
+    int ready[2], done[2];
+    if (pipe2(ready, O_CLOEXEC) != 0 || pipe2(done, O_CLOEXEC) != 0)
+        return -1;
+    pid_t child = fork();
+    if (child < 0)
+        return -1;
+    if (child == 0) {
+        char byte = unshare(CLONE_NEWUSER) == 0;
+        if (write(ready[1], &byte, 1) != 1)
+            _exit(1);
+        close(done[1]);
+        _exit(read(done[0], &byte, 1) != 0);
+    }
+    close(ready[1]);
+    close(done[0]);
+    char made = 0;
+    int fd = -1;
+    int error = EPERM;
+    if (read(ready[0], &made, 1) == 1 && made) {
+        char path[64], line[64];
+        snprintf(path, sizeof path, "/proc/%d/uid_map", (int)child);
+        snprintf(line, sizeof line, "%u %u 1", file->st_uid, options.user);
+        write_file(path, line);
+        snprintf(path, sizeof path, "/proc/%d/gid_map", (int)child);
+        snprintf(line, sizeof line, "%u %u 1", file->st_gid, options.group);
+        write_file(path, line);
+        snprintf(path, sizeof path, "/proc/%d/ns/user", (int)child);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        error = errno;
+    }
+    close(ready[0]);
+    close(done[1]); /* Lets the child end. */
+    while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    errno = error;
+    return fd;
+}
+
+static bool set_attributes(int tree, const struct attributes *attributes)
+{
+    return syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, attributes, sizeof *attributes) == 0;
+}
+
+/* A detached read-only mount of the path. May change the user that the process will run as. */
+static int mount_of(const char *path)
+{
+    int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    struct stat file;
+    if (tree < 0 || fstat(tree, &file) != 0)
+        fail("%s: %s", path, strerror(errno));
+    int mapping = mapping_of(&file);
+    struct attributes mapped = {.set = CONFINED | MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)mapping};
+    if (mapping >= 0 && set_attributes(tree, &mapped)) {
+        close(mapping);
+        return tree;
+    }
+    if (mapping >= 0)
+        close(mapping);
+    struct attributes plain = {.set = CONFINED};
+    if (!set_attributes(tree, &plain))
+        fail("%s: it cannot be mounted read-only (%s)", path, strerror(errno));
+    if (file.st_uid != 0 && (file.st_mode & 004) == 0) {
+        options.user = file.st_uid;
+        options.group = file.st_gid;
+    }
+    return tree;
+}
+
+static bool is_folder(int fd)
+{
+    struct stat file;
+    return fstat(fd, &file) == 0 && S_ISDIR(file.st_mode);
+}
+
+static void stage_paths(void)
+{
+    int trees[MOST_PATHS];
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+        fail("a mount namespace of its own: %s", strerror(errno));
+    for (int index = 0; index < options.path_count; index++)
+        trees[index] = mount_of(options.paths[index]);
+    if (mount("supervm", STAGE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=64k") != 0)
+        fail("%s: %s", STAGE, strerror(errno));
+    for (int index = 0; index < options.path_count; index++) {
+        char place[64];
+        snprintf(place, sizeof place, STAGE "/%d", index);
+        int file = is_folder(trees[index]) ? mkdir(place, 0755) : open(place, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+        if (file > 0)
+            close(file);
+        if (file < 0 || syscall(SYS_move_mount, trees[index], "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) != 0)
+            fail("%s: %s", options.paths[index], strerror(errno));
+        close(trees[index]);
+    }
+}
+
+static void check_paths(void)
+{
+    for (int index = 0; index < options.path_count; index++) {
+        char place[64];
+        snprintf(place, sizeof place, STAGE "/%d", index);
+        if (access(place, R_OK) != 0)
+            fail("%s: cannot be made readable for the sandbox's user (its file system does not map owners, and it belongs to root)",
+                 options.paths[index]);
+    }
+}
+
+/* ---- the rest ---------------------------------------------------------------------------------------------------------- */
+
+static void drop(void)
+{
+    if (setgroups(0, NULL) != 0 || setresgid(options.group, options.group, options.group) != 0 ||
+        setresuid(options.user, options.user, options.user) != 0)
+        fail("dropping to user %u: %s", options.user, strerror(errno));
+}
+
+static uint32_t number(const char *text)
+{
+    char *end;
+    unsigned long value = text ? strtoul(text, &end, 10) : 0;
+    if (!text || !*text || *end || value > UINT32_MAX - 1)
+        fail("%s is not a number", text ? text : "nothing");
+    return (uint32_t)value;
+}
+
+int main(int argc, char **argv)
+{
+    pid_t host = getppid();
+    (void)argc;
+    end_with_host(host);
+    umask(022);
+    char **next = argv + 1;
+    for (; *next && strcmp(*next, "--") != 0; next++) {
+        if (strcmp(*next, "--user") == 0) {
+            options.drops = true;
+            options.user = number(*++next);
+            options.group = number(*++next);
+        } else if (strcmp(*next, "--cgroup") == 0 && next[1]) {
+            join_cgroup(*++next);
+        } else if (strcmp(*next, "--read") == 0 && next[1] && options.path_count < MOST_PATHS) {
+            options.paths[options.path_count++] = *++next;
+        } else if (strcmp(*next, "--descriptor") == 0) {
+            options.descriptor = (int)number(*++next);
+        } else {
+            fail("it is started by supervm_rt only (%s)", *next);
+        }
+    }
+    if (!*next || !next[1])
+        fail("no program is named");
+    char **program = next + 1;
+    if (options.path_count)
+        stage_paths();
+    if (options.drops) {
+        drop();
+        end_with_host(host); /* A change of user takes it back. */
+        check_paths();
+    }
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); /* What the host may, its plugin may not. */
+    if (chdir("/") != 0)
+        fail("/: %s", strerror(errno));
+    char *nothing[] = {NULL};
+    if (options.descriptor >= 0)
+        syscall(SYS_execveat, options.descriptor, "", program, nothing, AT_EMPTY_PATH);
+    else
+        execve(program[0], program, nothing);
+    fail("%s: %s", program[0], strerror(errno));
+}

@@ -1,0 +1,135 @@
+# For plugins in C or Rust that start no thread: memory, time, what they were given to read and write.
+#
+# A line is a system call, and after it what its arguments must be: aN == VALUE, aN != VALUE, aN <= VALUE, aN & MASK == VALUE,
+# joined by commas; several lines of one call are alternatives. A value is a number or names joined by |.
+# [running]: always allowed. [loading]: besides, until the library is loaded. [reading]: where security.read_paths grants a path.
+# [storage]: where resources.storage grants some. What is not allowed answers EPERM; what this host's libseccomp does not know,
+# and clone3, ENOSYS. escapes.profile lists what ends the process whatever a profile says; a 32-bit or x32 call does too.
+
+[running]
+read
+readv
+pread64
+preadv
+write
+writev
+close
+lseek
+fstat
+newfstatat
+fcntl a1 == F_GETFD
+fcntl a1 == F_SETFD
+fcntl a1 == F_GETFL
+fcntl a1 == F_DUPFD_CLOEXEC
+poll
+ppoll
+select
+pselect6
+eventfd2
+
+# Never PROT_EXEC. Never shared memory and never what grows downwards: neither counts against the limit of memory.
+brk
+mmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE|MAP_GROWSDOWN == MAP_PRIVATE
+mprotect a2 & PROT_EXEC|PROT_GROWSDOWN|PROT_GROWSUP == 0
+munmap
+mremap
+madvise a2 != MADV_REMOVE
+
+rt_sigaction
+rt_sigprocmask
+rt_sigreturn
+sigaltstack
+# Only this process; the runner sees to that.
+tgkill
+
+futex
+sched_yield
+sched_getaffinity
+nanosleep
+clock_nanosleep
+clock_gettime
+clock_getres
+gettimeofday
+time
+restart_syscall
+getrandom
+getpid
+gettid
+getuid
+geteuid
+getgid
+getegid
+uname
+sysinfo
+getrusage
+# The limits may be asked for, not changed.
+prlimit64 a2 == 0
+exit
+exit_group
+
+[loading]
+# Read-only files, and their code.
+openat a2 & O_ACCMODE|O_CREAT|O_TRUNC|O_TMPFILE == 0
+open a1 & O_ACCMODE|O_CREAT|O_TRUNC|O_TMPFILE == 0
+mmap a3 & MAP_TYPE|MAP_GROWSDOWN|MAP_ANONYMOUS == MAP_PRIVATE
+stat
+lstat
+statx
+access
+faccessat
+faccessat2
+readlink
+readlinkat
+getcwd
+# For the program that follows.
+seccomp
+
+[reading]
+openat a2 & O_ACCMODE|O_CREAT|O_TRUNC|O_TMPFILE == 0
+open a1 & O_ACCMODE|O_CREAT|O_TRUNC|O_TMPFILE == 0
+getdents64
+stat
+lstat
+statx
+statfs
+fstatfs
+access
+faccessat
+faccessat2
+readlink
+readlinkat
+fadvise64
+inotify_init1
+inotify_add_watch
+inotify_rm_watch
+
+[storage]
+openat a2 & O_TMPFILE == 0
+open a1 & O_TMPFILE == 0
+getdents64
+stat
+lstat
+statx
+statfs
+fstatfs
+access
+faccessat
+faccessat2
+pwrite64
+pwritev
+ftruncate
+fsync
+fdatasync
+fallocate a1 == 0
+flock
+fcntl a1 == F_GETLK
+fcntl a1 == F_SETLK
+fcntl a1 == F_SETLKW
+mkdir
+mkdirat
+rmdir
+unlink
+unlinkat
+rename
+renameat
+renameat2

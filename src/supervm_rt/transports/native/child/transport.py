@@ -1,0 +1,489 @@
+"""A native plugin in a confined child process (clauses T2, S1): the same library, unmodified, over rings in shared memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import time
+from pathlib import Path
+
+import trio
+
+from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, SealedLibrary, SharedChannel
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, RingCorrupt
+from supervm_rt.model.manifest import Capability, Security
+from supervm_rt.model.plugin import Deadlines
+from supervm_rt.transports.interface import CallOverdue, Confinement, Received
+from supervm_rt.transports.native.child import control, launcher
+from supervm_rt.transports.native.child.control import Fault, Kind, Limits, Reply
+from supervm_rt.transports.native.child.ending import describe
+from supervm_rt.transports.native.child.host import Machine, machine, user_for
+from supervm_rt.transports.native.child.output import Allowance, Output
+from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
+from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
+from supervm_rt.trust.policy import Placement
+
+SIDE_RING_BYTES = 4 << 20
+MOST_TASKS = 64
+MESSAGES_A_SECOND = 2_000
+MESSAGES_AT_ONCE = 8_192
+SLOW_POLL = 0.25
+"""Seconds after which the host looks, also where nobody woke it: waking is the child's business."""
+MOST_EMPTY_WAKES = 16
+EMPTY_WAKE_PAUSE = 0.01
+"""Seconds between two looks, once the child woke the host so often for nothing."""
+END_SECONDS = 5.0
+"""How long the kernel may take to end a killed process."""
+_GRANTS = {Capability.BLOCK_STREAM: 2, Capability.SUBMIT_TX: 4}
+_INFO, _WARNING = 2, 3
+
+
+class ChildTransport:
+    """One life of one library in one process. See PluginTransport for the contract."""
+
+    placement = Placement.CHILD
+
+    def __init__(
+        self,
+        library: SealedLibrary,
+        *,
+        name: str,
+        generation: int,
+        ring_bytes: int,
+        heartbeat: float | None,
+        deadlines: Deadlines,
+        security: Security,
+        folder: Path,
+        read_paths: dict[str, Path],
+        memory: int | None = None,
+    ) -> None:
+        """``library`` is closed at unload. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key."""
+        self._library = library
+        self._name = name
+        self._generation = generation
+        self._ring_bytes = ring_bytes
+        self._heartbeat = heartbeat
+        self._deadlines = deadlines
+        self._security = security
+        self._folder = folder
+        self._read_paths = read_paths
+        self._memory = memory
+        self._channel: SharedChannel | None = None
+        self._child: launcher.Child | None = None
+        self._outputs: tuple[Output, ...] = ()
+        self._sources: select.epoll | None = None
+        """What receive sleeps on: the rings' event, the process, what it prints."""
+        self._answers: select.epoll | None = None
+        """What a call sleeps on: the control channel, what the process prints."""
+        self._inbox = control.Inbox()
+        self._pending = b""
+        self._entered = False
+        self._initialised: int | None = None
+        self._asked_init = False
+        self._asked_start = False
+        self._started = False
+        self._shutdown_told = False
+        self._allowance = Allowance(rate=MESSAGES_A_SECOND, burst=MESSAGES_AT_ONCE)
+        self._empty_wakes = 0
+        self._doomed: ChildEnded | None = None
+        """Why the host itself ended it."""
+        self.confinement: Confinement | None = None
+
+    # ---- loading -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _ends(self) -> SharedChannel:
+        if self._channel is None:
+            raise LifecycleError(f"{self._name}: not loaded")
+        return self._channel
+
+    @property
+    def _process(self) -> launcher.Child:
+        if self._child is None:
+            raise LifecycleError(f"{self._name}: not loaded")
+        return self._child
+
+    async def load(self) -> bytes:
+        """Starts the process and waits until it has loaded the library. Raises LoadError, CallOverdue, ChildEnded, HostError."""
+        here = await trio.to_thread.run_sync(machine)
+        self._start(here)
+        self._inbox.owe(Kind.ENTERED, Kind.LOADED, Kind.FAILED)
+        return (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
+
+    def _start(self, here: Machine) -> None:
+        if here.bubblewrap is None and here.landlock == 0:
+            raise HostError(
+                f"{self._name}: this machine allows neither user namespaces ({here.why_degraded}) nor Landlock",
+                remedy="allow user namespaces (sysctl user.max_user_namespaces), or use a kernel with Landlock",
+            )
+        for key, path in self._read_paths.items():
+            launcher.check_read_path(self._name, key, path)
+        paths = list(self._read_paths.values())
+        if len(paths) > launcher.MOST_READ_PATHS:
+            raise ConfigurationError(f"{self._name}: more than {launcher.MOST_READ_PATHS} paths are to be read")
+        profile = read_profile(self._security.seccomp_profile, plugin_folder=self._folder)
+        granted = ("reading",) if paths else ()
+        try:
+            self._channel = SharedChannel(
+                self._name, ring_bytes=self._ring_bytes, side_ring_bytes=SIDE_RING_BYTES, generation=self._generation
+            )
+        except (MemoryError, OSError) as error:
+            raise HostError(
+                f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
+                remedy="set a smaller ring, or raise the limits of this process",
+            ) from None
+        self._child = child = launcher.start(here, self._library, plugin=self._name, read_paths=paths)
+        user = user_for(self._name)
+        self.confinement = Confinement(
+            degraded=child.degraded,
+            user=os.geteuid() if user is None else user,
+            landlock=here.landlock,
+            seccomp_profile=self._security.seccomp_profile,
+        )
+        self._outputs = (Output(child.outputs[0], "stdout", _INFO), Output(child.outputs[1], "stderr", _WARNING))
+        self._sources, self._answers = select.epoll(), select.epoll()
+        for source in (self._channel.event_fd, child.pidfd, *child.outputs):
+            self._sources.register(source, select.EPOLLIN)
+        for source in (child.control.fileno(), *child.outputs):
+            self._answers.register(source, select.EPOLLIN)
+        # Without namespaces the limit would count every process of the host's user.
+        tasks = None if child.degraded and os.geteuid() != 0 else MOST_TASKS
+        setup = control.setup(
+            ring_bytes=self._ring_bytes,
+            side_ring_bytes=SIDE_RING_BYTES,
+            limits=Limits(memory=self._memory, tasks=tasks),
+            heartbeat_ms=round(self.longest_silence * 1000),
+            plugin_by_descriptor=child.degraded,
+            landlock_required=child.degraded,
+            loading=compile_profile(profile, ("running", "loading", *granted)),
+            running=compile_profile(profile, ("running", *granted)),
+            paths=launcher.landlock_paths(here, paths),
+        )
+        descriptors = [*self._channel.descriptors, *((self._library.fd,) if child.degraded else ())]
+        with contextlib.suppress(OSError):  # it has ended already, which the wait for its answer will tell
+            launcher.hand_over(child, setup, descriptors)
+        self._channel.close_descriptors()
+
+    # ---- calls ---------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, message: bytes) -> None:
+        """Sends one message. The runner reads whenever it is not inside plugin_stop, so a full socket is a broken runner."""
+        view = memoryview(message)
+        try:
+            while view:
+                view = view[self._process.control.send(view) :]
+        except BlockingIOError:
+            self._doom("it does not read its control channel")
+        except OSError:
+            return  # it has ended, which the wait for its answer will tell
+
+    async def _send(self, message: bytes) -> None:
+        """Sends one message, however large."""
+        view = memoryview(message)
+        while view:
+            try:
+                view = view[self._process.control.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._process.control)
+            except OSError:
+                return
+
+    async def _answer(self, seconds: float, what: str, kind: Kind, *, spent: float = 0.0) -> Reply:
+        """Waits for the runner's answer. Raises CallOverdue, ChildEnded, LoadError; it can be waited for again after a cancel."""
+        with trio.move_on_after(max(seconds - spent, 0.0)):
+            while True:
+                try:
+                    while (reply := self._inbox.take()) is not None:
+                        self._note(reply)
+                        if reply.kind is kind:
+                            return reply
+                except control.ControlBroken as fault:
+                    self._doom(f"it broke its control channel: {fault}")
+                if not await self._hear():
+                    raise await self._how_it_ended()
+        raise CallOverdue(f"{self._name}: {what} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
+
+    async def _hear(self) -> bool:
+        """Waits for bytes on the control channel. False: it has ended."""
+        assert self._answers is not None
+        while True:
+            self._drain()
+            try:
+                data = self._process.control.recv(65_536)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._answers.fileno())
+                continue
+            except OSError:
+                return False
+            self._inbox.feed(data)
+            return bool(data)
+
+    def _note(self, reply: Reply) -> None:
+        text = reply.text.decode("utf-8", "replace")
+        match reply.kind:
+            case Kind.ENTERED:
+                self._entered = True
+            case Kind.INITIALISED:
+                self._initialised = reply.value
+            case Kind.STARTED:
+                self._started = True
+            case Kind.FAILED:
+                raise self._load_error(reply.value, "".join(each if each.isprintable() else " " for each in text)[:512])
+
+    def _load_error(self, fault: int, text: str) -> Exception:
+        match fault:
+            case Fault.CONFINEMENT if not self._entered:
+                return HostError(
+                    f"{self._name}: the sandbox cannot be put up ({text})", remedy="look at what this kernel offers and allows"
+                )
+            case Fault.CONFINEMENT:
+                return LoadError(
+                    f"{self._name}: while it was loaded it kept the sandbox from being closed ({text})",
+                    remedy="its constructors did what no plugin does; ask its author",
+                )
+            case Fault.MISSING_EXPORT:
+                return LoadError(
+                    f"{self._name}: the library does not export {text}",
+                    remedy="a plugin exports the five functions of supervm/plugin.h with C linkage and default visibility",
+                )
+            case Fault.MANIFEST_NULL:
+                return LoadError(
+                    f"{self._name}: plugin_get_manifest_json returned NULL", remedy="return the manifest as a JSON text"
+                )
+            case Fault.MANIFEST_LENGTH:
+                return LoadError(
+                    f"{self._name}: plugin_get_manifest_json returned more than 1 MiB",
+                    remedy="return the manifest only, with a NUL after it",
+                )
+        return LoadError(
+            f"{self._name}: the dynamic linker refuses the library: {text}",
+            remedy="look at what it needs with ldd; in a sandbox only the system's library folders are visible",
+        )
+
+    def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
+        """Says what host_get_extension and the callbacks may answer."""
+        grants = sum(_GRANTS.get(capability, 0) for capability in capabilities)
+        if len(configuration) + len(position or b"") > control.MAX_GRANT_BYTES:
+            raise ConfigurationError(f"{self._name}: the settings are larger than {control.MAX_GRANT_BYTES} bytes")
+        self._pending = control.grant(grants, configuration, position)
+
+    async def init(self) -> None:
+        """plugin_init."""
+        await self._send(self._pending)
+        self._inbox.owe(Kind.INITIALISED)
+        self._asked_init = True
+        self._ask(control.message(Kind.INIT))
+        self._check("plugin_init", (await self._answer(self._deadlines.init, "plugin_init", Kind.INITIALISED)).value)
+
+    async def start(self) -> None:
+        """plugin_start."""
+        self._inbox.owe(Kind.STARTED)
+        self._asked_start = True
+        self._ask(control.message(Kind.START))
+        self._check("plugin_start", (await self._answer(self._deadlines.start, "plugin_start", Kind.STARTED)).value)
+
+    def _check(self, call: str, code: int) -> None:
+        if code != 0:
+            raise LifecycleError(
+                f"{self._name}: {call} answered {code}", remedy="see the plugin's log lines above and its documentation"
+            )
+
+    # ---- what it says --------------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Received:
+        """Waits until it said or printed something. Raises ChildEnded once all that was said is taken."""
+        ends = self._ends
+        assert self._sources is not None
+        # No checkpoint between taking frames and returning them: a cancellation there would lose what was taken.
+        await trio.lowlevel.checkpoint()
+        while True:
+            ended = self._has_ended()
+            received = self.receive_rest()
+            if received:
+                self._empty_wakes = 0
+                return received
+            if ended:
+                raise await self._how_it_ended()
+            self._empty_wakes += 1
+            if self._empty_wakes > MOST_EMPTY_WAKES:
+                await trio.sleep(EMPTY_WAKE_PAUSE)
+            if not ends.prepare_wait():
+                await trio.lowlevel.checkpoint()  # there may be nothing at all: the child's words are claims
+                continue
+            try:
+                with trio.move_on_after(SLOW_POLL) as poll:
+                    await trio.lowlevel.wait_readable(self._sources.fileno())
+            finally:
+                ends.finish_wait()
+            if poll.cancelled_caught:
+                self._empty_wakes = 0
+
+    def receive_rest(self) -> Received:
+        """What is there now. Raises RingCorrupt."""
+        ends = self._ends
+        self._drain()
+        shutdown = None
+        if not self._shutdown_told and ends.shutdown_request is not None:
+            self._shutdown_told = True
+            shutdown = ends.shutdown_request
+        try:
+            messages = self._allowed(ends.read_messages(MAX_MESSAGES))
+            # Frames last: an error about the messages would lose them.
+            return Received(frames=ends.read(MAX_FRAMES, self._ring_bytes // 4), messages=messages, shutdown=shutdown)
+        except RingCorrupt as error:
+            self._doomed = self._doomed or ChildEnded(error.message, cause="corrupt-ring", remedy=error.remedy)
+            self._kill()
+            raise
+
+    def _allowed(self, said: list[Message]) -> list[Message]:
+        """Log lines and metrics within the allowance, printed lines too; transactions have a bound of their own."""
+        transactions = [message for message in said if message.kind == MESSAGE_TRANSACTION]
+        lossy = [message for message in said if message.kind != MESSAGE_TRANSACTION]
+        for output in self._outputs:
+            lossy += output.take()
+        return [*lossy[: self._allowance.take(len(lossy))], *transactions]
+
+    def _drain(self) -> None:
+        for output in self._outputs:
+            output.drain()
+            if output.ended:
+                for poll in (self._sources, self._answers):
+                    with contextlib.suppress(OSError, ValueError):
+                        if poll is not None:
+                            poll.unregister(output.descriptor)
+
+    # ---- the end -------------------------------------------------------------------------------------------------------------
+
+    def _has_ended(self) -> bool:
+        return self._child is None or self._child.process.poll() is not None
+
+    def _doom(self, why: str) -> None:
+        """Ends the process for what it did."""
+        if self._doomed is None:
+            self._doomed = ChildEnded(f"{self._name}: {why}", cause="control", remedy="it is not to be trusted; ask its author")
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+
+    async def _wait_ended(self, seconds: float) -> bool:
+        """Whether the process ended within so many seconds. Several tasks may wait, which a descriptor would not let them."""
+        with trio.move_on_after(seconds):
+            while not self._has_ended():  # noqa: ASYNC110 - a process that is reaped is an event of the kernel's
+                await trio.sleep(0.002)
+        return self._has_ended()
+
+    async def _how_it_ended(self) -> Exception:
+        """The error that says why the process ended. Whatever is left of it is killed first."""
+        child = self._process
+        with trio.CancelScope(shield=True):
+            # The runner closed its channel; the process itself follows, unless somebody keeps it.
+            if not await self._wait_ended(1.0):
+                self._kill()
+                await self._wait_ended(END_SECONDS)
+        self._drain()
+        if self._doomed is not None:
+            return self._doomed
+        status = child.process.poll()
+        last = next((line for output in reversed(self._outputs) if (line := output.last_line())), "")
+        if not self._entered:
+            return HostError(
+                f"{self._name}: the sandbox cannot be put up ({last or f'status {status}'})",
+                remedy="look at what this kernel offers and allows",
+            )
+        return describe(self._name, -9 if status is None else status, last)
+
+    async def stop(self) -> None:
+        """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; kills what does not return."""
+        ends = self._ends
+        ends.begin_stop()
+        with trio.CancelScope(shield=True):
+            begun = trio.current_time()
+            limit = self._deadlines.stop
+            try:
+                if self._asked_init and self._initialised is None:
+                    await self._answer(limit, "plugin_init", Kind.INITIALISED)
+                if self._initialised != 0 or self._has_ended():
+                    return
+                self._inbox.owe(Kind.STOPPED)
+                self._ask(control.message(Kind.STOP))
+                reply = await self._answer(limit, "plugin_stop", Kind.STOPPED, spent=trio.current_time() - begun)
+                if self._asked_start and not self._started:
+                    await self._answer(limit, "plugin_start", Kind.STARTED, spent=trio.current_time() - begun)
+            except CallOverdue as overdue:
+                self._kill()
+                raise LifecycleError(f"{overdue.message}; its process was killed", remedy=overdue.remedy) from None
+            except ChildEnded as ended:
+                raise LifecycleError(ended.message, remedy=ended.remedy) from None
+        self._check("plugin_stop", reply.value)
+
+    async def unload(self) -> None:
+        """Ends the process, and waits until nothing of it is left. Raises LifecycleError where the kernel does not end it."""
+        with trio.CancelScope(shield=True):
+            if self._child is not None:
+                if not self._has_ended():
+                    self._ask(control.message(Kind.UNLOAD))
+                    await self._wait_ended(min(self._deadlines.stop, 1.0))
+                self._kill()
+                if not await self._all_gone():
+                    raise LifecycleError(f"{self._name}: its process does not end", remedy="the kernel keeps it; see dmesg")
+            self._give_back()
+
+    async def _all_gone(self) -> bool:
+        """Whether process and runner are gone: the runner holds the only other end of the control channel."""
+        assert self._child is not None
+        if not await self._wait_ended(END_SECONDS):
+            return False
+        with trio.move_on_after(END_SECONDS):
+            while True:
+                self._drain()
+                try:
+                    if not self._child.control.recv(65_536):
+                        break
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self._child.control)
+                except OSError:
+                    break
+            return True
+        return False
+
+    def _give_back(self) -> None:
+        for poll in (self._sources, self._answers):
+            if poll is not None:
+                poll.close()
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        if self._channel is not None:
+            self._channel.close()
+        self._library.close()
+
+    def abandon(self) -> None:
+        """Gives up a process that the kernel does not end."""
+        self._kill()
+        if self._child is not None:
+            self._give_back()
+
+    def silence(self) -> float | None:
+        """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
+        if self._channel is None or self._channel.closed or not self._asked_start:
+            return None
+        if self._heartbeat is None and not self._channel.heartbeat_asked:
+            return None
+        return max(time.monotonic_ns() - self._channel.last_sign_of_life, 0) / 1e9
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds of silence that are allowed."""
+        return self._heartbeat if self._heartbeat is not None else DEFAULT_HEARTBEAT
+
+    def statistics(self) -> RingStatistics | None:
+        """Counters of the ring, what the host itself dropped included."""
+        if self._channel is None:
+            return None
+        counted = self._channel.statistics()
+        dropped = self._allowance.refused + sum(output.dropped for output in self._outputs)
+        return dataclasses.replace(counted, dropped_messages=counted.dropped_messages + dropped)
