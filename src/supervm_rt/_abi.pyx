@@ -23,6 +23,9 @@ from supervm_rt.errors import HostError, LifecycleError, LoadError, RingCorrupt,
 cdef extern from "<string.h>" nogil:
     size_t strnlen(const char *text, size_t limit)
 
+cdef extern from "<unistd.h>" nogil:
+    int close_descriptor "close"(int descriptor)
+
 cdef extern from "Python.h":
     ctypedef struct PyInterpreterState:
         pass
@@ -117,7 +120,7 @@ cdef class SealedLibrary:
 
     def __dealloc__(self):
         if self.fd >= 0:
-            os.close(self.fd)
+            close_descriptor(self.fd)  # not by os.close: at the end of the interpreter there may be no os any more
 
 
 cdef bytes tail(frame_core *core, Py_ssize_t offset, Py_ssize_t length):
