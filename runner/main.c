@@ -66,11 +66,16 @@ static struct {
     pthread_mutex_t mutex;
     pthread_cond_t change;
     uint32_t asked; /* CONTROL_INIT, CONTROL_START, or 0. */
+    bool ready;
 } caller = {.mutex = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER};
 
 static void *call(void *unused)
 {
     (void)unused;
+    pthread_mutex_lock(&caller.mutex);
+    caller.ready = true;
+    pthread_cond_signal(&caller.change);
+    pthread_mutex_unlock(&caller.mutex);
     for (;;) {
         pthread_mutex_lock(&caller.mutex);
         while (!caller.asked)
@@ -86,6 +91,18 @@ static void *call(void *unused)
         }
     }
     return NULL;
+}
+
+/* Returns when the thread runs: what a C library does at its start, a seccomp program may forbid. */
+static void start_caller(void)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, call, NULL) != 0)
+        fail(FAULT_CONFINEMENT, "a second thread");
+    pthread_mutex_lock(&caller.mutex);
+    while (!caller.ready)
+        pthread_cond_wait(&caller.change, &caller.mutex);
+    pthread_mutex_unlock(&caller.mutex);
 }
 
 static void ask_for(uint32_t kind)
@@ -187,9 +204,7 @@ static void set_up(void)
     fail_confinement(confine_process(setup));
     int landlock = confine_landlock_version();
     fail_confinement(confine_files(setup, paths));
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, call, NULL) != 0)
-        fail(FAULT_CONFINEMENT, "a second thread");
+    start_caller();
     char path[64] = PLUGIN_PATH;
     if (by_descriptor)
         snprintf(path, sizeof path, "/proc/self/fd/%d", message.descriptors[CONTROL_DESCRIPTORS - 1]);
@@ -255,6 +270,7 @@ int main(int argc, char **argv)
         return STATUS_USAGE;
     }
     close_all_but_control();
+    clearenv(); /* bubblewrap tells the working directory. */
     signal(SIGPIPE, SIG_IGN); /* As in the host's process. */
     setvbuf(stdout, NULL, _IOLBF, 0);
     set_up();

@@ -1,0 +1,202 @@
+/* A plugin that tries what its configuration names, {"act": ATTACK, "secret": ..., "port": ..., "process": ...}, when it is started,
+ * or with -DCONSTRUCTOR=ATTACK while it is loaded, and logs "ATTACK answered ERRNO". Other acts are against the host itself. */
+#include "attacks.h"
+
+#include <stdatomic.h>
+#include <supervm/supervm.h>
+
+#define PAGE 4096
+#ifndef SECRET
+#define SECRET "/nowhere"
+#endif
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+
+static const struct supervm_host_vtable *host;
+static const struct supervm_block_sink_1 *sink;
+static char act[64];
+static char secret[512];
+static struct aim aim = {.secret = secret};
+static atomic_int stopping;
+
+static void tell(const char *name, int answer)
+{
+    char line[128];
+    snprintf(line, sizeof line, "%s answered %d", name, answer);
+    host->host_log(SUPERVM_LOG_INFO, line);
+}
+
+#ifdef CONSTRUCTOR
+static int answer_while_loading = -2;
+__attribute__((constructor)) static void escape(void)
+{
+    struct aim known = {.secret = SECRET, .process = 1};
+    answer_while_loading = attack(TEXT(CONSTRUCTOR), &known);
+}
+#endif
+
+#ifdef LEFT_THREAD
+/* Started by a constructor, when files may still be opened. */
+static atomic_int go_on;
+static atomic_int left_thread_answer = -2;
+static void *left_behind(void *unused)
+{
+    while (!atomic_load(&go_on)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    left_thread_answer = read_library(NULL);
+    return unused;
+}
+static pthread_t left_thread;
+static int opened_while_loading;
+__attribute__((constructor)) static void leave_thread(void)
+{
+    opened_while_loading = read_library(NULL);
+    pthread_create(&left_thread, NULL, left_behind, NULL);
+}
+#endif
+
+static void take(const char *json, const char *key, char *place, size_t size)
+{
+    char pattern[32];
+    snprintf(pattern, sizeof pattern, "\"%s\": \"", key);
+    const char *found = strstr(json, pattern);
+    if (!found) return;
+    found += strlen(pattern);
+    size_t length = strcspn(found, "\"");
+    snprintf(place, size, "%.*s", (int)length, found);
+}
+
+SUPERVM_EXPORT const char *plugin_get_manifest_json(void)
+{
+    return "{\"id\": \"org.example.attacker\", \"name\": \"attacker\", \"version\": \"1.0.0\", \"chain\": \"dev\", \"capabilities\": [\"block_stream\"]}";
+}
+SUPERVM_EXPORT void plugin_free_string(char *text) { (void)text; }
+
+/* The words of the producer, of the host and the data, from the address that the first reservation gives. */
+struct ring_parts { uint8_t *producer, *data, *host; };
+static struct ring_parts find_ring(void)
+{
+    uint8_t *payload;
+    sink->reserve(sink->host, 4, &payload);
+    sink->abandon(sink->host);
+    uint8_t *data = payload - 64;
+    uint64_t capacity = sink->max_payload + 512; /* RECORD_OVERHEAD */
+    return (struct ring_parts){data - PAGE, data, data + 2 * capacity};
+}
+
+static void against_host(void)
+{
+    if (strcmp(act, "write_host_page") == 0) {
+        struct ring_parts ring = find_ring();
+        tell("protect_host_page", said(mprotect(ring.host, PAGE, PROT_READ | PROT_WRITE)));
+        volatile uint64_t *tail = (uint64_t *)ring.host;
+        *tail = *tail;
+        tell(act, 0);
+    } else if (strcmp(act, "false_head") == 0) {
+        *(volatile uint64_t *)find_ring().producer = 12345;
+    } else if (strcmp(act, "far_head") == 0) {
+        *(volatile uint64_t *)find_ring().producer = UINT64_C(1) << 40;
+    } else if (strcmp(act, "long_record") == 0) {
+        struct ring_parts ring = find_ring();
+        uint64_t lengths[2] = {64, UINT64_C(1) << 62};
+        memcpy(ring.data, lengths, sizeof lengths);
+        *(volatile uint64_t *)ring.producer = 64;
+    } else if (strcmp(act, "pointer_record") == 0) { /* An address in the host, to be released there. */
+        struct ring_parts ring = find_ring();
+        memset(ring.data, 0, 128);
+        ((uint64_t *)ring.data)[0] = 128;
+        ((uint16_t *)ring.data)[24] = 1;
+        ((uint16_t *)ring.data)[25] = 1;
+        *(volatile uint64_t *)ring.producer = 128;
+    } else if (strcmp(act, "flood_logs") == 0) {
+        while (!stopping) host->host_log(SUPERVM_LOG_INFO, "flood");
+    } else if (strcmp(act, "flood_metrics") == 0) {
+        for (int i = 0; i < 1000000 && !stopping; i++) host->host_report_metric("m", i);
+    } else if (strcmp(act, "flood_stdout") == 0) {
+        while (!stopping) write(1, "flood flood flood flood flood flood\n", 36);
+    } else if (strcmp(act, "flood_wakes") == 0) {
+        uint64_t one = 1;
+        while (!stopping)
+            for (int fd = 3; fd < 16; fd++) {
+                struct stat file;
+                if (fstat(fd, &file) == 0 && !S_ISSOCK(file.st_mode)) write(fd, &one, sizeof one);
+            }
+    } else if (strcmp(act, "flood_notices") == 0) {
+        struct ring_parts ring = find_ring();
+        /* Head that goes to and fro, and every word beside it: as if there always were something. */
+        while (!stopping) memset(ring.producer + 64, 0xff, 512);
+    } else if (strcmp(act, "forge_control") == 0) {
+        for (int fd = 3; fd < 16; fd++) {
+            struct stat file;
+            if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode)) write(fd, "nonsense nonsense nonsense", 26);
+        }
+    } else if (strcmp(act, "forge_answer") == 0) {
+        uint32_t stopped[4] = {69, 0, 0, 0};
+        for (int fd = 3; fd < 16; fd++) {
+            struct stat file;
+            if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode)) write(fd, stopped, sizeof stopped);
+        }
+    } else if (strcmp(act, "close_all") == 0) {
+        for (int fd = 0; fd < 64; fd++) close(fd);
+        for (;;) nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+    } else if (strcmp(act, "print") == 0) {
+        printf("hello from stdout\n");
+        fprintf(stderr, "hello from \033[31mstderr\n");
+        fflush(stdout);
+    }
+}
+
+static pthread_t worker;
+static int has_worker;
+static void *work(void *unused)
+{
+    int answer = attack(act, &aim);
+    if (answer >= 0) tell(act, answer);
+    else against_host();
+    return unused;
+}
+
+SUPERVM_EXPORT int plugin_init(void *vtable)
+{
+    host = vtable;
+    const struct supervm_config_1 *config = host->host_get_extension(SUPERVM_CONFIG_1);
+    const char *json;
+    uint64_t length;
+    char number[32] = "";
+    config->get(config->host, &json, &length);
+    take(json, "act", act, sizeof act);
+    take(json, "secret", secret, sizeof secret);
+    take(json, "port", number, sizeof number);
+    aim.port = atoi(number);
+    take(json, "process", number, sizeof number);
+    aim.process = atoi(number);
+    sink = host->host_get_extension(SUPERVM_BLOCK_SINK_1);
+#ifdef CONSTRUCTOR
+    tell(TEXT(CONSTRUCTOR), answer_while_loading);
+#endif
+#ifdef LEFT_THREAD
+    tell("opened_while_loading", opened_while_loading);
+    atomic_store(&go_on, 1);
+    pthread_join(left_thread, NULL);
+    tell("left_thread", left_thread_answer);
+#endif
+    if (strcmp(act, "spin_in_init") == 0) for (;;) {}
+    return 0;
+}
+
+SUPERVM_EXPORT int plugin_start(void)
+{
+    if (strncmp(act, "flood", 5) == 0) {
+        has_worker = pthread_create(&worker, NULL, work, NULL) == 0;
+        return has_worker ? 0 : 1;
+    }
+    work(NULL);
+    return 0;
+}
+
+SUPERVM_EXPORT int plugin_stop(void)
+{
+    stopping = 1;
+    if (strcmp(act, "spin_in_stop") == 0) for (;;) {}
+    if (has_worker) pthread_join(worker, NULL);
+    return 0;
+}

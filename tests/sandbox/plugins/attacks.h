@@ -1,0 +1,221 @@
+/* Ways out of a sandbox. Each answers 0 where it succeeded, else an errno; some end the process. `aim` is what the test prepared:
+ * a secret file, a port that listens, a process of the host. */
+#ifndef ATTACKS_H
+#define ATTACKS_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct aim {
+    const char *secret;
+    int port;
+    int process;
+};
+
+extern char **environ;
+static int said(long answer) { return answer < 0 ? errno : 0; }
+
+static int read_secret(const struct aim *aim)
+{
+    char byte;
+    int fd = open(aim->secret, O_RDONLY);
+    return fd < 0 ? errno : said(read(fd, &byte, 1));
+}
+static int list_secrets(const struct aim *aim)
+{
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s", aim->secret);
+    *strrchr(folder, '/') = 0;
+    DIR *found = opendir(folder);
+    return found ? closedir(found) : errno;
+}
+static int write_beside(const struct aim *aim)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s.new", aim->secret);
+    return said(open(path, O_CREAT | O_WRONLY, 0600));
+}
+static int write_root(const struct aim *aim)
+{
+    (void)aim;
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/written-by-attack-%d", (int)getpid());
+    int answer = said(open(path, O_CREAT | O_WRONLY, 0600));
+    unlink(path);
+    return answer;
+}
+static int read_proc(const struct aim *aim) { (void)aim; return said(open("/proc/self/maps", O_RDONLY)); }
+static int read_device(const struct aim *aim) { (void)aim; return said(open("/dev/null", O_RDONLY)); }
+static int read_library(const struct aim *aim) { (void)aim; return said(open("/etc/ld.so.cache", O_RDONLY)); }
+
+static int fork_one(const struct aim *aim)
+{
+    (void)aim;
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    return child < 0 ? errno : said(waitpid(child, NULL, 0));
+}
+static void *nothing(void *unused) { return unused; }
+static int make_thread(const struct aim *aim)
+{
+    (void)aim;
+    pthread_t thread;
+    int error = pthread_create(&thread, NULL, nothing, NULL);
+    return error ? error : pthread_join(thread, NULL);
+}
+static int execute(const struct aim *aim) { (void)aim; char *none[] = {"true", NULL}; execve("/bin/true", none, NULL); return errno; }
+
+static int map(int protection, int flags)
+{
+    void *place = mmap(NULL, 1 << 20, protection, flags | MAP_ANONYMOUS, -1, 0);
+    return place == MAP_FAILED ? errno : 0;
+}
+static int map_shared(const struct aim *aim) { (void)aim; return map(PROT_READ | PROT_WRITE, MAP_SHARED); }
+static int map_growing(const struct aim *aim) { (void)aim; return map(PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_GROWSDOWN); }
+static int map_code(const struct aim *aim) { (void)aim; return map(PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE); }
+static int make_code(const struct aim *aim)
+{
+    (void)aim;
+    void *place = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return said(mprotect(place, 4096, PROT_READ | PROT_EXEC));
+}
+static int make_memfd(const struct aim *aim) { (void)aim; return said(syscall(SYS_memfd_create, "x", 0)); }
+static int hog_memory(const struct aim *aim)
+{
+    (void)aim;
+    for (int megabytes = 0; megabytes < 256; megabytes += 4) {
+        void *place = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (place == MAP_FAILED) return errno;
+        memset(place, 1, 4 << 20);
+    }
+    return 0;
+}
+
+static int connect_tcp(const struct aim *aim)
+{
+    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)aim->port), .sin_addr.s_addr = htonl(0x7f000001)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    return fd < 0 ? errno : said(connect(fd, (struct sockaddr *)&there, sizeof there));
+}
+static int send_udp(const struct aim *aim)
+{
+    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)aim->port), .sin_addr.s_addr = htonl(0x7f000001)};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    return fd < 0 ? errno : said(sendto(fd, "x", 1, 0, (struct sockaddr *)&there, sizeof there));
+}
+static int make_unix_socket(const struct aim *aim) { (void)aim; return said(socket(AF_UNIX, SOCK_STREAM, 0)); }
+static int make_netlink_socket(const struct aim *aim) { (void)aim; return said(socket(AF_NETLINK, SOCK_RAW, 0)); }
+
+static int trace(const struct aim *aim) { (void)aim; return said(ptrace(PTRACE_TRACEME, 0, NULL, NULL)); }
+static int read_process(const struct aim *aim)
+{
+    char byte;
+    struct iovec here = {&byte, 1}, there = {(void *)&byte, 1};
+    return said(process_vm_readv(aim->process ? getpid() : 0, &here, 1, &there, 1, 0));
+}
+static int signal_host(const struct aim *aim) { return said(kill(aim->process, 0)); }
+static int signal_thread(const struct aim *aim) { return said(syscall(SYS_tgkill, aim->process, aim->process, 0)); }
+static int signal_all(const struct aim *aim) { (void)aim; return said(kill(-1, 0)); }
+static int new_namespace(const struct aim *aim) { (void)aim; return said(syscall(SYS_unshare, 0x10000000)); }
+static int clone_namespace(const struct aim *aim)
+{
+    (void)aim;
+    long child = syscall(SYS_clone, 0x10000000 | SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) _exit(0);
+    return said(child);
+}
+static int clone_3(const struct aim *aim)
+{
+    (void)aim;
+    uint64_t arguments[11] = {[4] = SIGCHLD};
+    long child = syscall(435, arguments, sizeof arguments);
+    if (child == 0) _exit(0);
+    return said(child);
+}
+static int load_bpf(const struct aim *aim) { (void)aim; return said(syscall(SYS_bpf, 99, NULL, 0)) == EINVAL ? 0 : errno; }
+static int set_up_uring(const struct aim *aim) { (void)aim; char parameters[120] = {0}; return said(syscall(425, 1, parameters)); }
+static int use_keys(const struct aim *aim) { (void)aim; return said(syscall(SYS_keyctl, 0, -3, 0)); }
+static int open_process(const struct aim *aim) { (void)aim; return said(syscall(434, getpid(), 0)); }
+
+static int raise_limit(const struct aim *aim)
+{
+    (void)aim;
+    uint64_t limits[2] = {64, 64};
+    return said(syscall(SYS_prlimit64, 0, 7 /* RLIMIT_NOFILE */, limits, NULL));
+}
+static int unknown_call(const struct aim *aim) { (void)aim; return said(syscall(550)) == ENOSYS ? 0 : errno; }
+static int clear_nonblock(const struct aim *aim)
+{
+    (void)aim;
+    int error = ENOENT;
+    for (int fd = 0; fd < 64; fd++)
+        if (fcntl(fd, F_GETFD) >= 0) {
+            if (fcntl(fd, F_SETFL, 0) == 0) return 0;
+            error = errno;
+        }
+    return error;
+}
+static int read_environment(const struct aim *aim) { (void)aim; return environ && *environ ? 0 : ENOENT; }
+/* Standard streams, and in the sandbox the control channel and the event: nothing else is open. */
+static int find_descriptors(const struct aim *aim)
+{
+    (void)aim;
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++) count += fcntl(fd, F_GETFD) >= 0;
+    return count > 5 ? 0 : ENOENT;
+}
+#if defined(__x86_64__)
+static int call_x32(const struct aim *aim) { (void)aim; return said(syscall(0x40000000 | SYS_getpid)); }
+static int call_32_bit(const struct aim *aim)
+{
+    (void)aim;
+    long answer;
+    __asm__ volatile("int $0x80" : "=a"(answer) : "a"(20L) : "r8", "r9", "r10", "r11", "memory");
+    return answer > 0 ? 0 : ENOSYS;
+}
+#else
+static int call_x32(const struct aim *aim) { (void)aim; return ENOSYS; }
+static int call_32_bit(const struct aim *aim) { (void)aim; return ENOSYS; }
+#endif
+static int crash(const struct aim *aim) { (void)aim; volatile int *nowhere = NULL; *nowhere = 1; return 0; }
+static int abort_it(const struct aim *aim) { (void)aim; abort(); }
+static int exit_0(const struct aim *aim) { (void)aim; _exit(0); }
+static int exit_159(const struct aim *aim) { (void)aim; _exit(159); }
+
+#define EACH_ATTACK(X)                                                                                                          \
+    X(read_secret) X(list_secrets) X(write_beside) X(write_root) X(read_proc) X(read_device) X(read_library) X(fork_one)          \
+    X(make_thread) X(execute) X(map_shared) X(map_growing) X(map_code) X(make_code) X(make_memfd) X(hog_memory)                   \
+    X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
+    X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
+    X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
+    X(call_32_bit) X(crash) X(abort_it) X(exit_0) X(exit_159)
+
+static int attack(const char *name, const struct aim *aim)
+{
+#define TRY(each) if (strcmp(name, #each) == 0) return each(aim);
+    EACH_ATTACK(TRY)
+#undef TRY
+    return -1;
+}
+
+#endif

@@ -1,0 +1,182 @@
+"""The attack corpus: each attack succeeds without the sandbox, and inside it sees what is said here (clauses S1, S3, T2)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervm_rt.transports.native.child.seccomp import SHIPPED
+from tests.sandbox.support import as_user, compile_c, make_attacker, observe, users
+
+FORBIDDEN = "forbidden-call"
+EXPECTED: dict[str, int | str] = {
+    "read_secret": errno.ENOENT,
+    "list_secrets": errno.ENOENT,
+    "write_beside": errno.EPERM,
+    "write_root": errno.EPERM,
+    "read_proc": errno.ENOENT,
+    "read_device": errno.ENOENT,
+    "fork_one": errno.EPERM,
+    "execute": FORBIDDEN,
+    "map_shared": errno.EPERM,
+    "map_growing": errno.EPERM,
+    "map_code": errno.EPERM,
+    "make_code": errno.EPERM,
+    "make_memfd": errno.EPERM,
+    "hog_memory": errno.ENOMEM,
+    "connect_tcp": errno.EPERM,
+    "send_udp": errno.EPERM,
+    "make_unix_socket": errno.EPERM,
+    "make_netlink_socket": errno.EPERM,
+    "trace": FORBIDDEN,
+    "read_process": FORBIDDEN,
+    "signal_host": errno.EPERM,
+    "signal_thread": errno.EPERM,
+    "signal_all": errno.EPERM,
+    "new_namespace": FORBIDDEN,
+    "clone_namespace": errno.EPERM,
+    "clone_3": errno.ENOSYS,
+    "load_bpf": FORBIDDEN,
+    "set_up_uring": FORBIDDEN,
+    "use_keys": FORBIDDEN,
+    "open_process": FORBIDDEN,
+    "raise_limit": errno.EPERM,
+    "clear_nonblock": errno.EPERM,
+    "read_environment": errno.ENOENT,
+    "find_descriptors": errno.ENOENT,
+    "call_x32": FORBIDDEN,
+    "call_32_bit": FORBIDDEN,
+    "crash": "crash",
+    "abort_it": "crash",
+    "exit_0": "exit",
+    "exit_159": FORBIDDEN,  # forged: a status is a claim
+}
+NOT_WITHOUT_RIGHTS = {"new_namespace", "clone_namespace", "load_bpf"}
+"""What an ordinary user may not do anyway."""
+OF_THE_KERNEL = {"call_x32", "call_32_bit", "set_up_uring", "clone_namespace"}
+"""What a kernel may be built or set up without: there is nothing to show then."""
+ENDS = {"execute": 0, "crash": -11, "abort_it": -6, "exit_0": 0, "exit_159": 159}
+"""Attacks that end the process also outside, and how."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What attacks go for: a secret of the user, a port that listens, a process of the user; and what may be read."""
+
+    user: int
+    work: Path
+    secret: Path
+    granted: Path
+    port: int
+    process: int
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {
+            "secret": str(self.secret),
+            "port": str(self.port),
+            "process": str(self.process),
+            "granted": str(self.granted),
+        }
+
+
+@pytest.fixture(scope="module", params=users(), ids=lambda user: "root" if user == 0 else "user")
+def aim(request: pytest.FixtureRequest) -> Iterator[Aim]:
+    user: int = request.param
+    # Not below pytest's own folder: that is closed to others, and so to the ordinary user.
+    with tempfile.TemporaryDirectory(prefix="supervm-aim-") as name:
+        yield from make_aim(user, Path(name))
+
+
+def make_aim(user: int, base: Path) -> Iterator[Aim]:
+    base.chmod(0o755)
+    work, granted = base / "work", base / "granted"
+    for folder in (work, granted):
+        folder.mkdir(mode=0o700)
+    secret = work / "secret"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    (granted / "file").write_text("granted")
+    for path in (work, granted, secret, granted / "file"):
+        os.chown(path, user, user)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        subprocess.Popen([*as_user(user), "sleep", "300"]) as sleeper,
+    ):
+        yield Aim(user, work, secret, granted, server.getsockname()[1], sleeper.pid)
+        sleeper.kill()
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_c("control.c", tmp_path_factory.mktemp("control") / "control")
+
+
+@pytest.fixture(scope="module", params=SHIPPED)
+def sandboxed(request: pytest.FixtureRequest, aim: Aim, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All attacks, each by a plugin of its own in one node."""
+    folder = make_attacker(tmp_path_factory.mktemp("attacker") / "plugin", profile=request.param)
+    acts = [*EXPECTED, "make_thread", "unknown_call"]
+    acts_seen: dict[str, Any] = observe(folder, aim.work, acts, aim.settings, user=aim.user)["acts"]
+    (aim.work / "store.db").unlink()
+    return {"profile": request.param, **acts_seen}
+
+
+@pytest.mark.parametrize("attack", EXPECTED)
+def test_the_attack_succeeds_without_a_sandbox(attack: str, aim: Aim, control: Path, tmp_path: Path) -> None:
+    program = tmp_path / "control"
+    program.write_bytes(control.read_bytes())
+    program.chmod(0o755)
+    command = [*as_user(aim.user), program, attack, aim.secret, str(aim.port), str(aim.process)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if attack in ENDS:
+        assert done.returncode == ENDS[attack]
+        return
+    answer = int(done.stdout) if done.returncode == 0 else done.returncode
+    if answer != 0 and (attack in OF_THE_KERNEL or (aim.user != 0 and attack in NOT_WITHOUT_RIGHTS)):
+        return  # nothing to show
+    if attack == "find_descriptors":  # there is nothing to inherit here: a plugin inherits what its host holds open
+        assert answer == errno.ENOENT
+        return
+    assert answer == 0
+
+
+@pytest.mark.parametrize("attack", EXPECTED)
+def test_the_attack_fails_inside(attack: str, sandboxed: dict[str, Any]) -> None:
+    seen, expected = sandboxed[attack], EXPECTED[attack]
+    if isinstance(expected, int):
+        assert seen["log"] == [f"{attack} answered {expected}"]
+        assert seen["failures"] == []
+        assert seen["state"] == "unloaded"
+    else:
+        assert seen["causes"] == [expected], seen
+        assert not [line for line in seen["log"] if line.endswith("answered 0")]
+
+
+def test_what_a_profile_allows_works(sandboxed: dict[str, Any]) -> None:
+    allowed = 0 if sandboxed["profile"] == "baseline" else errno.EPERM
+    assert sandboxed["make_thread"]["log"] == [f"make_thread answered {allowed}"]
+
+
+def test_a_call_that_no_kernel_has_says_so(sandboxed: dict[str, Any]) -> None:
+    assert sandboxed["unknown_call"]["log"] == ["unknown_call answered 0"]
+
+
+def test_the_host_says_what_is_around_it(sandboxed: dict[str, Any], aim: Aim) -> None:
+    confined = sandboxed["read_secret"]["confined"]
+    assert confined["degraded"] is False
+    assert confined["seccomp_profile"] == sandboxed["profile"]
+    if aim.user == 0:
+        assert confined["user"] >= 65_534
+        assert sandboxed["read_secret"]["confined"]["user"] != sandboxed["read_proc"]["confined"]["user"], "each has its own"
+    else:
+        assert confined["user"] == aim.user
