@@ -1,6 +1,6 @@
 """A node of its own: runs plugins, one for each act, and prints what it saw. Run as root or as an ordinary user.
 
-``python -m tests.sandbox.host_process FOLDER STORE SETTINGS-JSON SECONDS ACT...``
+``python -m tests.sandbox.host_process FOLDER STORE SETTINGS-JSON STOP-SECONDS INIT-SECONDS ACT...``
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from supervm_rt import Deadlines, EventKind, HostEvent, PluginConfig, PluginStat
 from supervm_rt.transports.native.child.host import machine
 
 
-async def observe(folder: Path, store: Path, settings: dict[str, object], seconds: float, acts: list[str]) -> dict[str, Any]:
+async def observe(
+    folder: Path, store: Path, settings: dict[str, object], deadlines: Deadlines, acts: list[str]
+) -> dict[str, Any]:
     """What became of each act: its log lines, why it failed, its state, what it was confined by."""
     seen: dict[str, dict[str, Any]] = {
         act: {"log": [], "failures": [], "causes": [], "events": [], "confined": None} for act in acts
@@ -41,7 +43,7 @@ async def observe(folder: Path, store: Path, settings: dict[str, object], second
         store=store,
         policy=PolicyLevel.DEV,
         ring_bytes=1 << 16,
-        deadlines=Deadlines(load=60, init=60, start=60, stop=seconds),
+        deadlines=deadlines,
         plugins=tuple(
             PluginConfig(path=folder, name=act, restart=RestartPolicy.NEVER, settings={**settings, "act": act}) for act in acts
         ),
@@ -58,8 +60,9 @@ async def observe(folder: Path, store: Path, settings: dict[str, object], second
 
 
 def main() -> None:
-    folder, store, settings, seconds, *acts = sys.argv[1:]
-    print(json.dumps(trio.run(observe, Path(folder), Path(store), json.loads(settings), float(seconds), acts)))
+    folder, store, settings, stop, init, *acts = sys.argv[1:]
+    deadlines = Deadlines(load=60, init=float(init), start=float(init), stop=float(stop))
+    print(json.dumps(trio.run(observe, Path(folder), Path(store), json.loads(settings), deadlines, acts)))
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def test_the_attack_succeeds_without_a_sandbox(attack: str, aim: Aim, control: P
     program = tmp_path / "control"
     program.write_bytes(control.read_bytes())
     program.chmod(0o755)
-    command = [*as_user(aim.user), program, attack, aim.secret, str(aim.port), str(aim.process)]
+    command = [*as_user(aim.user), str(program), attack, str(aim.secret), str(aim.port), str(aim.process)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if attack in ENDS:
         assert done.returncode == ENDS[attack]

@@ -116,7 +116,7 @@ static void against_host(void)
     } else if (strcmp(act, "flood_wakes") == 0) {
         uint64_t one = 1;
         while (!stopping)
-            for (int fd = 3; fd < 16; fd++) {
+            for (int fd = 3; fd < 1024; fd++) {
                 struct stat file;
                 if (fstat(fd, &file) == 0 && !S_ISSOCK(file.st_mode)) write(fd, &one, sizeof one);
             }
@@ -125,18 +125,18 @@ static void against_host(void)
         /* Head that goes to and fro, and every word beside it: as if there always were something. */
         while (!stopping) memset(ring.producer + 64, 0xff, 512);
     } else if (strcmp(act, "forge_control") == 0) {
-        for (int fd = 3; fd < 16; fd++) {
+        for (int fd = 3; fd < 1024; fd++) {
             struct stat file;
             if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode)) write(fd, "nonsense nonsense nonsense", 26);
         }
     } else if (strcmp(act, "forge_answer") == 0) {
         uint32_t stopped[4] = {69, 0, 0, 0};
-        for (int fd = 3; fd < 16; fd++) {
+        for (int fd = 3; fd < 1024; fd++) {
             struct stat file;
             if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode)) write(fd, stopped, sizeof stopped);
         }
     } else if (strcmp(act, "close_all") == 0) {
-        for (int fd = 0; fd < 64; fd++) close(fd);
+        for (int fd = 0; fd < 1024; fd++) close(fd);
         for (;;) nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
     } else if (strcmp(act, "print") == 0) {
         printf("hello from stdout\n");

@@ -168,7 +168,7 @@ static int clear_nonblock(const struct aim *aim)
 {
     (void)aim;
     int error = ENOENT;
-    for (int fd = 0; fd < 64; fd++)
+    for (int fd = 0; fd < 1024; fd++)
         if (fcntl(fd, F_GETFD) >= 0) {
             if (fcntl(fd, F_SETFL, 0) == 0) return 0;
             error = errno;

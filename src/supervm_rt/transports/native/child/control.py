@@ -116,6 +116,11 @@ class Inbox:
         """From now on each of these may come, once."""
         self._owed.update(kinds)
 
+    @property
+    def owed(self) -> bool:
+        """Whether an answer is still to come."""
+        return bool(self._owed - {Kind.FAILED})
+
     def feed(self, data: bytes) -> None:
         """Takes what was received."""
         self._bytes += data

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -42,19 +43,26 @@ class Machine:
     """The version of Landlock; 0: none."""
 
 
-@cache
+_programs: dict[str, SealedLibrary] = {}
+_turn = threading.RLock()
+"""Each of these is found out once, whatever number of threads asks at once."""
+
+
 def program(name: str) -> SealedLibrary:
     """A program that comes with supervm-rt, read once and sealed: what was read is what runs, whatever becomes of the file.
 
     Raises HostError.
     """
     path = Path(supervm_rt.__file__).resolve().parent / "bin" / name
-    try:
-        return SealedLibrary(path.read_bytes())
-    except OSError as error:
-        raise HostError(
-            f"{path} cannot be read ({error.strerror})", remedy="install supervm-rt anew, or run make build in a clone of it"
-        ) from None
+    with _turn:
+        try:
+            if name not in _programs:
+                _programs[name] = SealedLibrary(path.read_bytes())
+            return _programs[name]
+        except OSError as error:
+            raise HostError(
+                f"{path} cannot be read ({error.strerror})", remedy="install supervm-rt anew, or run make build in a clone of it"
+            ) from None
 
 
 def launch_command() -> list[str]:
@@ -88,9 +96,14 @@ def _is_mapped(user: int) -> bool:
     return False
 
 
-@cache
 def machine() -> Machine:
-    """Tries what there is, by making an empty sandbox once. Raises HostError where bubblewrap is not installed."""
+    """Tries what there is, by making an empty sandbox once. Raises HostError where bubblewrap is not there."""
+    with _turn:
+        return _try_machine()
+
+
+@cache
+def _try_machine() -> Machine:
     bubblewrap = shutil.which("bwrap", path="/usr/bin:/usr/local/bin:/bin")
     if bubblewrap is None:
         raise HostError(

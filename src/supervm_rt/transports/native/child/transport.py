@@ -74,7 +74,7 @@ class ChildTransport:
         self._child: launcher.Child | None = None
         self._outputs: tuple[Output, ...] = ()
         self._sources: select.epoll | None = None
-        """What receive sleeps on: the rings' event, the process, what it prints."""
+        """What receive sleeps on: the rings' event, the process, the control channel, what the process prints."""
         self._answers: select.epoll | None = None
         """What a call sleeps on: the control channel, what the process prints."""
         self._inbox = control.Inbox()
@@ -144,7 +144,7 @@ class ChildTransport:
         )
         self._outputs = (Output(child.outputs[0], "stdout", _INFO), Output(child.outputs[1], "stderr", _WARNING))
         self._sources, self._answers = select.epoll(), select.epoll()
-        for source in (self._channel.event_fd, child.pidfd, *child.outputs):
+        for source in (self._channel.event_fd, child.pidfd, child.control.fileno(), *child.outputs):
             self._sources.register(source, select.EPOLLIN)
         for source in (child.control.fileno(), *child.outputs):
             self._answers.register(source, select.EPOLLIN)
@@ -304,7 +304,7 @@ class ChildTransport:
             if received:
                 self._empty_wakes = 0
                 return received
-            if ended:
+            if ended or self._hung_up():
                 raise await self._how_it_ended()
             self._empty_wakes += 1
             if self._empty_wakes > MOST_EMPTY_WAKES:
@@ -319,6 +319,20 @@ class ChildTransport:
                 ends.finish_wait()
             if poll.cancelled_caught:
                 self._empty_wakes = 0
+
+    def _hung_up(self) -> bool:
+        """Whether the control channel is closed, or says what nobody asked for. While an answer is owed, its waiter hears it."""
+        if self._inbox.owed:
+            return False
+        try:
+            data = self._process.control.recv(65_536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        if data:
+            self._doom("it wrote to its control channel unasked")
+        return True
 
     def receive_rest(self) -> Received:
         """What is there now. Raises RingCorrupt."""
@@ -380,9 +394,9 @@ class ChildTransport:
         """The error that says why the process ended. Whatever is left of it is killed first."""
         child = self._process
         with trio.CancelScope(shield=True):
-            # The runner closed its channel; the process itself follows, unless somebody keeps it.
+            # The runner closed its channel; the process itself follows, unless its plugin closed it.
             if not await self._wait_ended(1.0):
-                self._kill()
+                self._doom("it closed its control channel")
                 await self._wait_ended(END_SECONDS)
         self._drain()
         if self._doomed is not None:
