@@ -53,7 +53,7 @@ SUBJECTS = (
         LEAST,
         (
             *("ring.c", "ring.h", "record.h", "reader.c", "reader.h", "sink.c", "side_ring.c"),
-            *("lock.c", "wait.c", "slot.c", "slot.h", "releaser.c", "host.c"),
+            *("lock.c", "wait.c", "slot.c", "slot.h", "channel.c", "in_process.c", "releaser.c", "host.c"),
         ),
     ),
     Subject(

@@ -1,4 +1,4 @@
-/* Whether a sleeping host is always woken: wait.c, slot.c, and what leads there from sink.c, side_ring.c and ring.c.
+/* Whether a sleeping host is always woken: wait.c, channel.c, and what leads there from sink.c, side_ring.c and ring.c.
  *
  * One publisher of the block ring, one of the side ring, one thread of the host itself that notifies. Each of them says something
  * up to twice. The host ends when it has taken everything; a lost wake-up leaves it asleep, which spin reports as an invalid end
@@ -93,7 +93,7 @@ inline doorbell_retract()
 /*@ wait.c doorbell_empty */
 inline doorbell_empty()
 {
-    /*= ssize_t taken = read(bell->event_fd, &count, sizeof count); */
+    /*= ssize_t taken = preadv2(bell->event_fd, &place, 1, -1, RWF_NOWAIT); */
     events = 0
 }
 
@@ -124,7 +124,7 @@ proctype block_publisher()
         fence(BLOCK_PUBLISHER);
 #endif
         /*= owner_lock_notify(&slot->lock); */
-        /*= doorbell_ring(&slot->reader->bell); */
+        /*= doorbell_ring(&slot->bell); */
         doorbell_ring()
 #endif
     :: else -> break
@@ -150,10 +150,10 @@ proctype notifier()
     :: calls < CALLS_RETURNED ->
         calls++;
         release_store(NOTIFIER, CALLS, calls);
-        /*@ slot.c slot_notify */
-        /*= atomic_store_explicit(&slot->notice, 1, memory_order_release); */
+        /*@ channel.c channel_notify */
+        /*= atomic_store_explicit(&channel_words(channel)->notice, 1, memory_order_release); */
         release_store(NOTIFIER, NOTICE, 1);
-        /*= doorbell_ring_fenced(&slot->reader->bell); */
+        /*= doorbell_ring_fenced(&channel->reader->bell); */
         doorbell_ring_fenced(NOTIFIER)
     :: else -> break
     od
@@ -187,14 +187,14 @@ proctype host()
         head = 0;
         if
         :: !work ->
-            /*@ slot.c slot_prepare_wait */
-            /*= bool side_work = !ring_look(&slot->side.ring, &side_head) || side_head != slot->side.ring.read_position; */
+            /*@ channel.c channel_prepare_wait */
+            /*= bool side_work = !ring_look(&channel->side.ring, &side_head) || side_head != channel->side.ring.read_position; */
             head = memory[SIDE_HEAD];
 #ifndef SIDE_RING_NOT_LOOKED_AT
             work = head != messages;
 #endif
             head = 0;
-            /*= if (atomic_exchange_explicit(&slot->notice, 0, memory_order_acquire) == 0 && !side_work) */
+            /*= if (atomic_exchange_explicit(&channel_words(channel)->notice, 0, memory_order_acquire) == 0 && !side_work) */
 #ifndef NOTICE_NOT_LOOKED_AT
             d_step { work = work || memory[NOTICE] != 0; memory[NOTICE] = 0 }
 #endif
@@ -205,8 +205,8 @@ proctype host()
 #endif
         if
         :: work ->
-            /*@ slot.c slot_prepare_wait */
-            /*= doorbell_retract(&slot->reader->bell); */
+            /*@ channel.c channel_prepare_wait */
+            /*= doorbell_retract(&channel->reader->bell); */
             /*@ reader.c reader_prepare_wait */
             /*= doorbell_retract(&reader->bell); */
             doorbell_retract();
@@ -217,11 +217,11 @@ proctype host()
             :: events != 0
             :: early == 0 -> early = 1
             fi;
-            /*@ slot.c slot_finish_wait */
-            /*= if (doorbell_announced(&slot->reader->bell)) */
-            /*= doorbell_retract(&slot->reader->bell); */
+            /*@ channel.c channel_finish_wait */
+            /*= if (doorbell_announced(&channel->reader->bell)) */
+            /*= doorbell_retract(&channel->reader->bell); */
             doorbell_retract();
-            /*= doorbell_empty(&slot->reader->bell); */
+            /*= doorbell_empty(&channel->reader->bell); */
             doorbell_empty()
         fi
     od

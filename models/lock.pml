@@ -1,5 +1,5 @@
 /* Whether the producers' lock lets one in at a time, wakes who waits for it, and lets all go at the stop: lock.c, and its use in
- * sink.c and slot.c.
+ * sink.c and in_process.c.
  *
  * Each publisher takes the lock TAKES times. The host stops them at any moment, or never. Where it does, one publisher may keep the
  * lock for ever (reserve, and no commit). Whoever sleeps for ever leaves an invalid end state. */
@@ -124,12 +124,12 @@ proctype publisher(byte me)
     :: takes < TAKES ->
         takes++;
         /*@ sink.c enter */
-        /*= if (ring_stopped(&slot->reader->ring)) */
+        /*= if (ring_stopped(slot->ring)) */
         if
         :: memory[STOP] -> break
         :: else
         fi;
-        /*= return owner_lock_take(&slot->lock, wait, &slot->reader->ring.host->stop); */
+        /*= return owner_lock_take(&slot->lock, wait, &slot->ring->host->stop); */
         owner_lock_take(me);
         if
         :: stopping -> break
@@ -159,7 +159,7 @@ proctype publisher(byte me)
         :: else
         fi
         /*@ sink.c leave */
-        /*= doorbell_ring(&slot->reader->bell); */
+        /*= doorbell_ring(&slot->bell); */
         /* Modelled in doorbell.pml. */
     :: else -> break
     od
@@ -167,8 +167,8 @@ proctype publisher(byte me)
 
 proctype host()
 {
-    /*@ slot.c slot_begin_stop */
-    /*= ring_stop(&slot->reader->ring); */
+    /*@ in_process.c slot_begin_stop */
+    /*= ring_stop(&slot->channel->reader->ring); */
     release_store(HOST, STOP, 1);
     fence(HOST);
     /*= owner_lock_interrupt(&slot->lock); */

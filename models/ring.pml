@@ -216,7 +216,7 @@ again:
         fence(PRODUCER);
 #endif
         /*= owner_lock_notify(&slot->lock); */
-        /*= doorbell_ring(&slot->reader->bell); */
+        /*= doorbell_ring(&slot->bell); */
         doorbell_ring()
     :: else -> break
     od
@@ -438,10 +438,10 @@ proctype host()
         od;
         announced = announced + 1;
         relaxed_store(HOST, GENERATION, announced);
-        /*@ slot.c slot_finish_wait */
-        /*= if (doorbell_announced(&slot->reader->bell)) */
-        /*= doorbell_retract(&slot->reader->bell); */
-        /*= doorbell_empty(&slot->reader->bell); */
+        /*@ channel.c channel_finish_wait */
+        /*= if (doorbell_announced(&channel->reader->bell)) */
+        /*= doorbell_retract(&channel->reader->bell); */
+        /*= doorbell_empty(&channel->reader->bell); */
         events = 0
     od
 }

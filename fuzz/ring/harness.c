@@ -8,7 +8,7 @@
  */
 #include "system.h"
 
-#include "slot.h"
+#include "in_process.h"
 
 #define CAPACITY RING_MINIMUM_CAPACITY
 #define MOST_FRAMES 24
@@ -102,9 +102,12 @@ static void expect(const struct said *said)
     pending[pending_next++ % MOST_PENDING] = *said;
 }
 
-static void check_frame(const struct held *held)
+static void check_frame(struct held *held)
 {
-    const struct frame_core *core = &held->core;
+    struct frame_core *core = &held->core;
+    if (!frame_settle(core))
+        return; /* No memory. */
+    REQUIRE(!adversarial || !core->in_ring);
     const struct record_header *header = &core->header;
     const struct said *said = &held->said;
     const uint8_t *payload = frame_payload(core), *tails = frame_tails(core);
@@ -281,7 +284,7 @@ static void take_message(void)
     const uint8_t *text, *data;
     if (!slot)
         return;
-    int answer = side_ring_next(&slot->side, &header, &text, &data);
+    int answer = side_ring_next(slot->side, &header, &text, &data);
     REQUIRE(answer >= 0 || side_lied);
     if (answer <= 0) {
         REQUIRE(side_lied || message_first == message_next);
@@ -302,7 +305,7 @@ static void take_message(void)
         REQUIRE(memcmp(text, text_of(said, said->text_length), said->text_length) == 0);
         REQUIRE(memcmp(data, bytes_of(said->serial, 1), said->data_length) == 0);
     }
-    side_ring_done(&slot->side, &header);
+    side_ring_done(slot->side, &header);
 }
 
 static void stop(void)
@@ -319,7 +322,7 @@ void other_threads(const _Atomic uint32_t *word)
     uint32_t before = atomic_load(word);
     if (word == &slot->lock.sequence) {
         uint8_t choice = next8();
-        REQUIRE(slot_last_sign(slot) > 0 && slot_sink_is_busy(slot));
+        REQUIRE(channel_last_sign(slot->channel) > 0 && slot_sink_is_busy(slot));
         if (choice & 4) {
             atomic_store(&slot->lock.owner, 0);
             REQUIRE(slot_sink_is_busy(slot)); /* Somebody waits. */
@@ -335,7 +338,7 @@ void other_threads(const _Atomic uint32_t *word)
         return;
     }
     REQUIRE(word == &reader->ring.host->space_sequence);
-    REQUIRE(slot_last_sign(slot) > 0); /* Who waits lives. */
+    REQUIRE(channel_last_sign(slot->channel) > 0); /* Who waits lives. */
     uint64_t tail = reader->ring.tail, wakes = world.wakes;
     uint8_t choice = next8();
     if (choice % 8 == 0) {
@@ -363,7 +366,7 @@ void other_threads(const _Atomic uint32_t *word)
 
 void end_releaser(void)
 {
-    slot->releaser.ending = true;
+    slot->releaser->ending = true;
 }
 
 /* ---- the plugin's side ------------------------------------------------------------------------------------------------- */
@@ -596,7 +599,7 @@ static void say_beside(uint8_t flaw)
     const struct supervm_host_vtable *vtable = &slot->vtable;
     struct message said = {.serial = serial++, .script = flaw >> 7 ? next8() % 3 : 0};
     bool open = slot_grants(slot) & SLOT_OPEN;
-    uint64_t dropped = atomic_load(&slot->dropped_messages);
+    uint64_t dropped = atomic_load(&channel_words(slot->channel)->dropped_messages);
     int32_t status;
     size_t length = next16() % (flaw & 1 ? SUPERVM_MAX_LOG_BYTES * 2 : 64);
     switch (flaw >> 1 & 3) {
@@ -607,7 +610,7 @@ static void say_beside(uint8_t flaw)
         said.level = said.level < SUPERVM_LOG_TRACE ? SUPERVM_LOG_TRACE : said.level > SUPERVM_LOG_ERROR ? SUPERVM_LOG_ERROR : said.level;
         said.text_length = text_taken(&said, length, SUPERVM_MAX_LOG_BYTES);
         status = !open || flaw & 16 ? SUPERVM_INVALID_ARGUMENT
-                 : atomic_load(&slot->dropped_messages) != dropped ? SUPERVM_QUEUE_FULL : SUPERVM_OK;
+                 : atomic_load(&channel_words(slot->channel)->dropped_messages) != dropped ? SUPERVM_QUEUE_FULL : SUPERVM_OK;
         break;
     case 1:
         said.kind = MESSAGE_METRIC;
@@ -630,7 +633,7 @@ static void say_beside(uint8_t flaw)
         break;
     default:
         status = vtable->host_request_shutdown(flaw);
-        REQUIRE(status == SUPERVM_OK ? atomic_load(&slot->shutdown) & SLOT_SHUTDOWN_ASKED : status == SUPERVM_STOPPING);
+        REQUIRE(status == SUPERVM_OK ? atomic_load(&channel_words(slot->channel)->shutdown) & PLUGIN_SHUTDOWN_ASKED : status == SUPERVM_STOPPING);
         return;
     }
     if (status != SUPERVM_OK)
@@ -668,8 +671,8 @@ static void ask(uint8_t what)
             REQUIRE(grants & SLOT_OPEN);
         break;
     default:
-        REQUIRE(slot_last_sign(slot) > 0 && slot_used_count() == 1 && slot_number(slot) == 0);
-        slot_notify(slot);
+        REQUIRE(channel_last_sign(slot->channel) > 0 && slot_used_count() == 1 && slot_number(slot) == 0);
+        channel_notify(slot->channel);
         break;
     }
 }
@@ -680,7 +683,7 @@ static void lie(uint8_t where)
 {
     if (!adversarial)
         return;
-    struct ring *ring = where & 1 ? &slot->side.ring : &reader->ring;
+    struct ring *ring = where & 1 ? &slot->side->ring : &reader->ring;
     struct ring_producer_page *page = ring->producer;
     if (where & 1)
         side_lied = true;
@@ -721,7 +724,7 @@ static void lie(uint8_t where)
 static void wait_and_finish(uint8_t how)
 {
     uint64_t rings = world.rings;
-    bool announced = slot_prepare_wait(slot);
+    bool announced = channel_prepare_wait(slot->channel);
     if (announced) {
         REQUIRE(lied || pending_first == pending_next);
         REQUIRE(doorbell_announced(&reader->bell));
@@ -732,7 +735,7 @@ static void wait_and_finish(uint8_t how)
                 REQUIRE(world.rings > rings); /* Nobody sleeps through a publish. */
         }
         if (how & 2)
-            slot_notify(slot);
+            channel_notify(slot->channel);
         if (how & 4) {
             struct held *held = chosen_frame();
             if (held)
@@ -741,7 +744,7 @@ static void wait_and_finish(uint8_t how)
         if (how & 8)
             publish(false, 0);
     }
-    slot_finish_wait(slot);
+    channel_finish_wait(slot->channel);
     REQUIRE(world.rings == 0 && !doorbell_announced(&reader->bell));
 }
 
@@ -760,11 +763,11 @@ static void held_lock(uint8_t how)
         REQUIRE(slot->block_sink.abandon(slot->block_sink.host) == SUPERVM_BUSY);
     }
     atomic_store(&slot->lock.owner, 0);
-    atomic_store(&slot->side.lock.owner, how & 8 ? ANOTHER_THREAD : 0);
+    atomic_store(&slot->side->lock.owner, how & 8 ? ANOTHER_THREAD : 0);
     say_beside((uint8_t)(how & ~8));
-    atomic_store(&slot->side.lock.owner, how & 16 ? (uint64_t)(uintptr_t)pthread_self() : 0);
+    atomic_store(&slot->side->lock.owner, how & 16 ? (uint64_t)(uintptr_t)pthread_self() : 0);
     say_beside((uint8_t)(how & ~16));
-    atomic_store(&slot->side.lock.owner, 0);
+    atomic_store(&slot->side->lock.owner, 0);
 }
 
 static void detach(void)
@@ -851,16 +854,18 @@ static bool begin(uint8_t world_kind, uint8_t failure)
         return false;
     }
     REQUIRE(refused < 4 && !full);
-    reader = slot->reader;
-    atomic_store(&slot->route, world_kind >> 3 & 1);
+    reader = slot->channel->reader;
+    atomic_store(&slot->ring->host->route, world_kind >> 3 & 1);
     if (world_kind & 1)
         world.fail_in = world_kind >> 6;
     uint32_t grants = world_kind & 16 ? 0 : SLOT_BLOCK_STREAM | SLOT_SUBMIT_TX;
     if (world_kind & 32 || slot_grant(slot, grants, "{}", 2, (const uint8_t *)(world_kind & 2 ? NULL : "here"), 4) != 0)
         REQUIRE(!(slot_grants(slot) & SLOT_OPEN));
     world.fail_in = 0;
-    if (adversarial)
+    if (adversarial) { /* As if the plugin were another process. */
         reader->releaser = NULL;
+        reader->shared = true;
+    }
     return true;
 }
 
@@ -880,11 +885,11 @@ static void finish(uint8_t how)
                 drop_frame(&frames[i]);
     world.stuck = how & 2;
     if (world.stuck)
-        REQUIRE(!releaser_finish(&slot->releaser, 1000) || !world.thread_exists);
+        REQUIRE(!releaser_finish(slot->releaser, 1000) || !world.thread_exists);
     world.stuck = false;
     if (how & 4)
         system_run_thread();
-    REQUIRE(releaser_finish(&slot->releaser, INT64_C(1000000000000)));
+    REQUIRE(releaser_finish(slot->releaser, INT64_C(1000000000000)));
     slot_give_back(slot);
     slot = NULL;
     for (int i = 0; i < MOST_FRAMES; i++) {

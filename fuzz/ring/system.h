@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,7 +34,7 @@ void *system_mmap(void *at, size_t size, int protection, int flags, int fd, off_
 int system_munmap(void *at, size_t size);
 int system_eventfd(unsigned value, int flags);
 int system_close(int fd);
-ssize_t system_read(int fd, void *out, size_t count);
+ssize_t system_preadv2(int fd, const struct iovec *parts, int count, off_t offset, int flags);
 ssize_t system_write(int fd, const void *bytes, size_t count);
 long system_call(long number, const _Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *timeout,
                  const void *unused, int unused_too);
@@ -54,7 +55,7 @@ int system_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex);
 /* As functions: structures have members of these names. */
 #define eventfd(value, flags) system_eventfd(value, flags)
 #define close(fd) system_close(fd)
-#define read(fd, out, count) system_read(fd, out, count)
+#define preadv2(fd, parts, count, offset, flags) system_preadv2(fd, parts, count, offset, flags)
 #define write(fd, bytes, count) system_write(fd, bytes, count)
 #define syscall(...) system_call(__VA_ARGS__)
 #define pthread_create system_thread_create

@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "slot.h"
+#include "in_process.h"
 
 #define PUBLISHERS 3
 #define KEPT 96
@@ -279,7 +279,7 @@ static bool take_frame(uint64_t *seed)
 {
     struct keeping keeping = {.frame = calloc(1, sizeof *keeping.frame)};
     CHECK(keeping.frame);
-    int found = reader_next(slot->reader, keeping.frame);
+    int found = reader_next(slot->channel->reader, keeping.frame);
     CHECK(found >= 0);
     if (found == 0) {
         free(keeping.frame);
@@ -325,7 +325,7 @@ static uint64_t take_messages(void)
     const uint8_t *text, *data;
     uint64_t taken = 0;
     int found;
-    while ((found = side_ring_next(&slot->side, &header, &text, &data)) > 0) {
+    while ((found = side_ring_next(slot->side, &header, &text, &data)) > 0) {
         char copy[64];
         CHECK(header.text_length < sizeof copy);
         memcpy(copy, text, header.text_length);
@@ -340,7 +340,7 @@ static uint64_t take_messages(void)
             CHECK(*end == ' ' && strtoull(end, NULL, 16) == mix(number));
         if (header.kind == MESSAGE_METRIC)
             CHECK(header.value == (double)number);
-        side_ring_done(&slot->side, &header);
+        side_ring_done(slot->side, &header);
         taken++;
     }
     CHECK(found == 0);
@@ -351,17 +351,17 @@ static uint64_t take_messages(void)
 /* Sleeps as a loop does: until the event, or until something else was due. */
 static void sleep_on_events(uint64_t *seed)
 {
-    if (!slot_prepare_wait(slot))
+    if (!channel_prepare_wait(slot->channel))
         return;
     slept++;
     bool due = !calm && draw(seed, 8) == 0;
-    struct pollfd event = {.fd = slot->event_fd, .events = POLLIN};
+    struct pollfd event = {.fd = slot->channel->event_fd, .events = POLLIN};
     pthread_mutex_unlock(&gil);
     int ready = poll(&event, 1, due ? (int)draw(seed, 2) : STUCK_SECONDS * 1000);
     pthread_mutex_lock(&gil);
     if (ready == 0 && !due && poll(&event, 1, 0) == 0)
         fail("nobody woke the host in %d s", STUCK_SECONDS);
-    slot_finish_wait(slot);
+    channel_finish_wait(slot->channel);
 }
 
 /* Another thread of the host: drops and exports what is kept, whatever the first one does. */
@@ -386,8 +386,8 @@ static void *meddle(void *argument)
             }
         }
         if (!calm && draw(&seed, 32) == 0)
-            slot_notify(slot);
-        slot_last_sign(slot);
+            channel_notify(slot->channel);
+        channel_last_sign(slot->channel);
         pthread_mutex_unlock(&gil);
         usleep((useconds_t)draw(&seed, 300));
     }
@@ -420,12 +420,12 @@ static void close_slot(void)
         if (kept[index].frame && kept[index].frame->external)
             unpin_all(kept[index].frame);
     CHECK(!slot_sink_is_busy(slot));
-    CHECK(reader_detach(slot->reader) == 0);
-    producer_waits += atomic_load(&slot->reader->ring.producer->waits);
-    copied_out += slot->reader->copied_out;
-    messages_dropped += atomic_load(&slot->dropped_messages) + atomic_exchange(&messages_refused, 0);
+    CHECK(reader_detach(slot->channel->reader) == 0);
+    producer_waits += atomic_load(&slot->channel->reader->ring.producer->waits);
+    copied_out += slot->channel->reader->copied_out;
+    messages_dropped += atomic_load(&channel_words(slot->channel)->dropped_messages) + atomic_exchange(&messages_refused, 0);
     pthread_mutex_unlock(&gil);
-    CHECK(releaser_finish(&slot->releaser, CLOSE_NS));
+    CHECK(releaser_finish(slot->releaser, CLOSE_NS));
     pthread_mutex_lock(&gil);
     slot_give_back(slot);
     CHECK(atomic_load(&handed_over) == atomic_load(&handed_back));
@@ -444,7 +444,7 @@ static void run_round(uint64_t *seed, uint64_t frames)
     slot = slot_take(RING_BYTES, RING_BYTES, 1, 1000);
     CHECK(slot);
     CHECK(slot_grant(slot, SLOT_BLOCK_STREAM | SLOT_SUBMIT_TX, "{}", 2, NULL, 0) == 0);
-    slot->route = 1;
+    slot->ring->host->route = 1;
     atomic_store(&round_over, 0);
     calm = draw(seed, 2) == 0;
     memset(next_number, 0, sizeof next_number);
@@ -463,7 +463,7 @@ static void run_round(uint64_t *seed, uint64_t frames)
             whole += next_number[publisher];
         if (whole == frames / PUBLISHERS * PUBLISHERS || (stop && frames_read >= stop_after))
             break;
-        CHECK(reader_look(slot->reader) >= 0);
+        CHECK(reader_look(slot->channel->reader) >= 0);
         uint64_t taken = 0;
         for (uint64_t most = draw(seed, 100); taken < most && take_frame(seed); taken++)
             ;
@@ -488,7 +488,7 @@ static void run_round(uint64_t *seed, uint64_t frames)
         for (int index = 0; index < PUBLISHERS; index++)
             while (pthread_tryjoin_np(publishers[index].thread, NULL) != 0) {
                 pthread_mutex_lock(&gil);
-                CHECK(reader_look(slot->reader) >= 0);
+                CHECK(reader_look(slot->channel->reader) >= 0);
                 while (take_frame(seed))
                     ;
                 pthread_mutex_unlock(&gil);
@@ -502,7 +502,7 @@ static void run_round(uint64_t *seed, uint64_t frames)
     pthread_join(meddler, NULL);
 
     pthread_mutex_lock(&gil);
-    while (CHECK(reader_look(slot->reader) >= 0), take_frame(seed))
+    while (CHECK(reader_look(slot->channel->reader) >= 0), take_frame(seed))
         ;
     take_messages();
     for (int index = 0; index < PUBLISHERS; index++)

@@ -53,6 +53,6 @@ void slot_give_back(struct slot *slot)
 
 void slot_begin_stop(struct slot *slot)
 {
-    channel_begin_stop(slot->channel);
-    slot_interrupt(slot);
+    ring_stop(&slot->channel->reader->ring);
+    owner_lock_interrupt(&slot->lock);
 }

@@ -22,9 +22,8 @@ bool owner_lock_is_mine(const struct owner_lock *lock)
 }
 
 /* change: 1, or UINT32_MAX for one less. */
-static void count_waiter(struct owner_lock *lock, uint32_t change)
+static void show_waiters(struct owner_lock *lock, uint32_t change)
 {
-    atomic_fetch_add_explicit(&lock->waiters, change, memory_order_relaxed);
     if (lock->shown_waiters)
         atomic_fetch_add_explicit(lock->shown_waiters, change, memory_order_relaxed);
 }
@@ -39,7 +38,8 @@ int32_t owner_lock_take(struct owner_lock *lock, bool wait, const _Atomic uint32
         return SUPERVM_WOULD_BLOCK;
 
     int32_t status = SUPERVM_STOPPING;
-    count_waiter(lock, 1);
+    atomic_fetch_add_explicit(&lock->waiters, 1, memory_order_relaxed);
+    show_waiters(lock, 1);
     for (;;) {
         uint32_t sequence = atomic_load_explicit(&lock->sequence, memory_order_acquire);
         atomic_thread_fence(memory_order_seq_cst);
@@ -51,7 +51,8 @@ int32_t owner_lock_take(struct owner_lock *lock, bool wait, const _Atomic uint32
         }
         futex_wait(&lock->sequence, sequence, -1);
     }
-    count_waiter(lock, UINT32_MAX);
+    atomic_fetch_sub_explicit(&lock->waiters, 1, memory_order_relaxed);
+    show_waiters(lock, UINT32_MAX);
     return status;
 }
 
