@@ -1,0 +1,1 @@
+"""Sandboxed plugins, killed at random frames."""
