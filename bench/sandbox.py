@@ -1,0 +1,130 @@
+"""A sandboxed child beside the same plugin in process, and what starting it costs beside a plain process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+
+import trio
+
+from bench.building import TARGET
+from bench.measuring import Row, cpus, in_turns
+from supervm_rt import _abi
+from supervm_rt.model.manifest import Capability, Security
+from supervm_rt.model.plugin import Deadlines
+from supervm_rt.runtime.config import DEFAULT_RING_BYTES
+from supervm_rt.transports.interface import PluginTransport
+from supervm_rt.transports.native.child.transport import ChildTransport
+from supervm_rt.transports.native.in_process import InProcessTransport
+
+SIZES = {300: "300 B", 64 << 10: "64 KiB"}
+VOLUME = 6 << 30
+MOST_FRAMES = 4_000_000
+AIM = 0.9
+STARTS = 31
+
+
+def _in_process() -> PluginTransport:
+    return InProcessTransport(
+        _abi.SealedLibrary((TARGET / "publisher.so").read_bytes()),
+        name="bench",
+        generation=1,
+        ring_bytes=DEFAULT_RING_BYTES,
+        heartbeat=None,
+        deadlines=Deadlines(),
+    )
+
+
+def _child() -> PluginTransport:
+    return ChildTransport(
+        _abi.SealedLibrary((TARGET / "publisher.so").read_bytes()),
+        name="bench",
+        generation=1,
+        ring_bytes=DEFAULT_RING_BYTES,
+        heartbeat=None,
+        deadlines=Deadlines(),
+        security=Security(),
+        folder=TARGET,
+        read_paths={},
+    )
+
+
+async def _rate(count: int, length: int, sandboxed: bool) -> float:
+    from _reading import read_frames
+
+    consumer, producer = cpus_of_old
+    transport = _child() if sandboxed else _in_process()
+    # The plugin pins its own thread; a sandboxed one may not, and inherits from the process that starts it.
+    os.sched_setaffinity(0, {producer} if sandboxed else {consumer})
+    await transport.load()
+    os.sched_setaffinity(0, {consumer})
+    settings = {"count": count, "length": length, "way": 0, "cpu": producer}
+    transport.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=json.dumps(settings).encode(), position=None)
+    await transport.init()
+    left = count + 1  # the end of input is a frame too
+    begun = time.perf_counter()
+    await transport.start()
+    while left:
+        frames = (await transport.receive()).frames
+        read_frames(list(frames))
+        left -= len(frames)
+        del frames
+    elapsed = time.perf_counter() - begun
+    await transport.stop()
+    await transport.unload()
+    return count / elapsed
+
+
+cpus_of_old = cpus()
+"""Before anything is pinned."""
+
+
+async def _start() -> float:
+    """Seconds from the decision to start until the library is loaded and confined."""
+    transport = _child()
+    begun = time.perf_counter()
+    await transport.load()
+    elapsed = time.perf_counter() - begun
+    await transport.unload()
+    return elapsed
+
+
+def _plain() -> float:
+    begun = time.perf_counter()
+    subprocess.run(["/bin/true"], check=True)
+    return time.perf_counter() - begun
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """Throughput, then the start."""
+    try:
+        for length, size in SIZES.items():
+            count = min(VOLUME // length, MOST_FRAMES) // (16 if quick else 1)
+            rates = in_turns(
+                {
+                    "sandboxed": functools.partial(trio.run, _rate, count, length, True),
+                    "in process": functools.partial(trio.run, _rate, count, length, False),
+                }
+            )
+            factor, unit = (1e6, "M frames/s") if length < 64 << 10 else (1e9 / length, "GB/s")
+            yield Row(
+                f"sandboxed {size}, copy, to in process", rates["sandboxed"] / factor, rates["in process"] / factor, unit, aim=AIM
+            )
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, set(cpus_of_old))
+    trio.run(_start)  # what is found out once does not count
+    starts, plain = [], []
+    for _ in range(STARTS):
+        starts.append(trio.run(_start))
+        plain.append(_plain())
+    note = "aim: under 15 ms"
+    yield Row(
+        "start of a sandboxed plugin until loaded", statistics.median(starts) * 1e3, statistics.median(plain) * 1e3, "ms", note
+    )
