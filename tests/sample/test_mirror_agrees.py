@@ -10,6 +10,8 @@ import pytest
 
 from tests.nodes.runtime_process import ask, ask_lines, mirror_all
 
+pytestmark = pytest.mark.unsanitized  # the plugin runs in a sandbox, where no sanitizer can
+
 SAMPLE = Path(__file__).parents[2] / "src" / "supervm_rt" / "demo" / "sample-chain"
 
 
