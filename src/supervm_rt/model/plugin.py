@@ -21,7 +21,7 @@ class AssignedResources:
     storage: int | None
     """Bytes, likewise."""
     enforced: bool
-    """Whether cpu, memory and storage are enforced: never in process."""
+    """Whether cpu, memory and storage are all enforced: never in process, and known once the plugin is loaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from supervm_rt.transports.interface import CallOverdue, Confinement, PluginTran
 from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
 from supervm_rt.trust.manifest import compare_with_binary
-from supervm_rt.trust.policy import Decision, Placement, Policy
+from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
 
 _logger = logging.getLogger("supervm_rt")
 
@@ -324,7 +324,8 @@ class PluginSupervisor:
             security=self.manifest.security,
             folder=self._config.path,
             read_paths=self._read_paths(),
-            memory=self.manifest.resources.memory,
+            resources=self.manifest.resources,
+            complete=decision.level is PolicyLevel.STRICT,
         )
 
     async def _bring_up(self, transport: PluginTransport, nursery: trio.Nursery) -> None:
@@ -356,6 +357,10 @@ class PluginSupervisor:
         confinement = transport.confinement
         if confinement is None:
             return
+        assert self._registration is not None
+        enforced = "nothing" not in confinement.quotas.values()
+        resources = dataclasses.replace(self._registration.resources, enforced=enforced)
+        self._registration = dataclasses.replace(self._registration, resources=resources)
         self._emit(
             EventKind.PLUGIN_CONFINED,
             f"{self.plugin}: {confinement}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from supervm_rt._abi import Frame, Message, RingStatistics
@@ -27,10 +27,13 @@ class Confinement:
     landlock: int
     """The version of Landlock; 0: none."""
     seccomp_profile: str
+    quotas: Mapping[str, str] = field(default_factory=dict)
+    """What enforces each limit that the manifest sets: ``cgroup v2``, ``cgroup v1``, ``rlimit``, or ``nothing``."""
 
     def __str__(self) -> str:
         """One line for a person."""
         layers = ["Landlock" if self.landlock else "no Landlock", f"seccomp {self.seccomp_profile}", f"user {self.user}"]
+        layers += [f"{name} by {means}" for name, means in self.quotas.items()]
         if not self.degraded:
             return f"sandboxed (namespaces, {', '.join(layers)})"
         return f"sandboxed in degraded mode, without namespaces ({', '.join(layers)})"

@@ -16,6 +16,7 @@ from pathlib import Path
 import supervm_rt
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import HostError
+from supervm_rt.transports.native.child.cgroups import Bases, find_bases
 
 FIRST_USER = 2_000_000_000
 USERS = 100_000_000
@@ -41,6 +42,8 @@ class Machine:
     """It knows --disable-userns."""
     landlock: int
     """The version of Landlock; 0: none."""
+    bases: Bases | None
+    """Where control groups can be made; None: nowhere."""
 
 
 _programs: dict[str, SealedLibrary] = {}
@@ -131,6 +134,7 @@ def _try_machine() -> Machine:
         why_degraded=why,
         disables_namespaces=disables,
         landlock=landlock_version(),
+        bases=find_bases(),
     )
 
 

@@ -87,6 +87,7 @@ def start(
     *,
     plugin: str,
     read_paths: list[Path],
+    groups: list[Path],
 ) -> Child:
     """Starts the runner. To be called on the thread that lives as long as the child: its end would end the child.
 
@@ -106,7 +107,7 @@ def start(
             os.set_blocking(descriptor, False)
         shown = [path for path in read_paths if path.exists()]
         process = subprocess.Popen(
-            _command(machine, user_for(plugin), shown, runner=runner, code=code, control=theirs.fileno()),
+            _command(machine, user_for(plugin), shown, groups, runner=runner, code=code, control=theirs.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=out_write,
             stderr=error_write,
@@ -134,8 +135,11 @@ def start(
             os.close(descriptor)
 
 
-def _command(machine: Machine, user: int | None, shown: list[Path], *, runner: int, code: int, control: int) -> list[str]:
+def _command(
+    machine: Machine, user: int | None, shown: list[Path], groups: list[Path], *, runner: int, code: int, control: int
+) -> list[str]:
     command = launch_command()
+    command += [option for group in groups for option in ("--cgroup", str(group))]
     if user is not None:
         command += ["--user", str(user), str(user)]
     if machine.bubblewrap is None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import trio
 
 from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, SealedLibrary, SharedChannel
-from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, RingCorrupt
-from supervm_rt.model.manifest import Capability, Security
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, PolicyRefused, RingCorrupt
+from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.interface import CallOverdue, Confinement, Received
 from supervm_rt.transports.native.child import control, launcher
+from supervm_rt.transports.native.child.cgroups import Group, Quotas
 from supervm_rt.transports.native.child.control import Fault, Kind, Limits, Reply
 from supervm_rt.transports.native.child.ending import describe
 from supervm_rt.transports.native.child.host import Machine, machine, user_for
@@ -27,6 +28,9 @@ from supervm_rt.trust.policy import Placement
 
 SIDE_RING_BYTES = 4 << 20
 MOST_TASKS = 64
+OWN_TASKS = 8
+"""Of bubblewrap and the runner."""
+OVERHEAD_BYTES = 32 << 20
 MESSAGES_A_SECOND = 2_000
 MESSAGES_AT_ONCE = 8_192
 SLOW_POLL = 0.25
@@ -57,9 +61,13 @@ class ChildTransport:
         security: Security,
         folder: Path,
         read_paths: dict[str, Path],
-        memory: int | None = None,
+        resources: Resources = Resources(),  # noqa: B008 - frozen
+        complete: bool = False,
     ) -> None:
-        """``library`` is closed at unload. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key."""
+        """``library`` is closed at unload. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key.
+
+        ``complete``: neither the degraded mode nor a quota that is not enforced will do.
+        """
         self._library = library
         self._name = name
         self._generation = generation
@@ -69,7 +77,9 @@ class ChildTransport:
         self._security = security
         self._folder = folder
         self._read_paths = read_paths
-        self._memory = memory
+        self._resources = resources
+        self._complete = complete
+        self._group: Group | None = None
         self._channel: SharedChannel | None = None
         self._child: launcher.Child | None = None
         self._outputs: tuple[Output, ...] = ()
@@ -134,13 +144,22 @@ class ChildTransport:
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",
             ) from None
-        self._child = child = launcher.start(here, self._library, plugin=self._name, read_paths=paths)
+        quotas = self._make_group(here)
+        self._refuse_less(here, quotas)
+        self._child = child = launcher.start(
+            here,
+            self._library,
+            plugin=self._name,
+            read_paths=paths,
+            groups=self._group.folders if self._group else [],
+        )
         user = user_for(self._name)
         self.confinement = Confinement(
             degraded=child.degraded,
             user=os.geteuid() if user is None else user,
             landlock=here.landlock,
             seccomp_profile=self._security.seccomp_profile,
+            quotas=quotas,
         )
         self._outputs = (Output(child.outputs[0], "stdout", _INFO), Output(child.outputs[1], "stderr", _WARNING))
         self._sources, self._answers = select.epoll(), select.epoll()
@@ -153,7 +172,7 @@ class ChildTransport:
         setup = control.setup(
             ring_bytes=self._ring_bytes,
             side_ring_bytes=SIDE_RING_BYTES,
-            limits=Limits(memory=self._memory, tasks=tasks),
+            limits=Limits(memory=self._resources.memory, tasks=tasks),
             heartbeat_ms=round(self.longest_silence * 1000),
             plugin_by_descriptor=child.degraded,
             landlock_required=child.degraded,
@@ -165,6 +184,41 @@ class ChildTransport:
         with contextlib.suppress(OSError):  # it has ended already, which the wait for its answer will tell
             launcher.hand_over(child, setup, descriptors)
         self._channel.close_descriptors()
+
+    def _make_group(self, here: Machine) -> dict[str, str]:
+        """Puts up the control group where there can be one. Returns what enforces each limit."""
+        resources = self._resources
+        limits = Quotas(
+            # The rings, the libraries and the tables of the kernel are no memory of the plugin's.
+            memory=None if resources.memory is None else resources.memory + self._ring_bytes + SIDE_RING_BYTES + OVERHEAD_BYTES,
+            cpu=resources.cpu,
+            tasks=MOST_TASKS + OWN_TASKS,
+        )
+        if here.bases is not None:
+            self._group = Group(here.bases, limits)
+        means = f"cgroup v{self._group.version}" if self._group else ""
+        enforced = self._group.enforces if self._group else frozenset()
+        found = {}
+        if resources.memory is not None:
+            found["memory"] = f"{means}, rlimit" if "memory" in enforced else "rlimit"
+        if resources.cpu is not None:
+            found["cpu"] = means if "cpu" in enforced else "nothing"
+        if resources.storage is not None:
+            found["storage"] = "no writable folder"
+        return found
+
+    def _refuse_less(self, here: Machine, quotas: dict[str, str]) -> None:
+        """Where all is asked for, raises PolicyRefused for what this machine cannot do."""
+        if not self._complete:
+            return
+        missing = [f"the quota of {name}" for name, means in quotas.items() if means == "nothing"]
+        if here.bubblewrap is None:
+            missing.append(f"namespaces ({here.why_degraded})")
+        if missing:
+            raise PolicyRefused(
+                f"{self._name}: this machine cannot enforce {' and '.join(missing)}",
+                remedy="run the node as root, or delegate it a control group and allow user namespaces",
+            )
 
     # ---- calls ---------------------------------------------------------------------------------------------------------------
 
@@ -408,6 +462,12 @@ class ChildTransport:
                 f"{self._name}: the sandbox cannot be put up ({last or f'status {status}'})",
                 remedy="look at what this kernel offers and allows",
             )
+        if self._group is not None and self._group.killed_for_memory():
+            return ChildEnded(
+                f"{self._name}: it used more memory than the {self._resources.memory or 0} bytes of its manifest, and was killed",
+                cause="quota",
+                remedy="raise resources.memory in its manifest, or ask its author",
+            )
         return describe(self._name, -9 if status is None else status, last)
 
     async def stop(self) -> None:
@@ -442,8 +502,10 @@ class ChildTransport:
                     self._ask(control.message(Kind.UNLOAD))
                     await self._wait_ended(min(self._deadlines.stop, 1.0))
                 self._kill()
-                if not await self._all_gone():
+                if not await self._all_gone() or not await self._remove_group():
                     raise LifecycleError(f"{self._name}: its process does not end", remedy="the kernel keeps it; see dmesg")
+            elif self._group is not None:  # no process was started
+                await self._remove_group()
             self._give_back()
 
     async def _all_gone(self) -> bool:
@@ -463,6 +525,16 @@ class ChildTransport:
                     break
             return True
         return False
+
+    async def _remove_group(self) -> bool:
+        """Whether the control group is gone: the kernel may count an ended process for a moment."""
+        with trio.move_on_after(END_SECONDS):
+            while self._group is not None:
+                if self._group.remove():
+                    self._group = None
+                else:
+                    await trio.sleep(0.002)
+        return self._group is None
 
     def _give_back(self) -> None:
         for poll in (self._sources, self._answers):
