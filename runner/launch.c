@@ -1,14 +1,15 @@
 /* Prepares a process for the sandbox and becomes it: what has to be done with the host's rights before they are dropped.
  *
- *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH]... -- PROGRAM ARGUMENT...
+ *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH | --write PATH]... -- PROGRAM ARGUMENT...
  *     supervm-launch [...] --descriptor FD -- NAME ARGUMENT...
  *
- * Joins the cgroups; makes each PATH, in order, readable for the user UID as /tmp/0, /tmp/1, ... in a mount namespace of its own,
+ * Joins the cgroups; makes each PATH, in order, reachable for the user UID as /tmp/0, /tmp/1, ... in a mount namespace of its own,
  * which goes with its last process; drops to UID and GID with no further groups; executes PROGRAM, or what FD has open, with no
  * environment. Where the host ends, so does the process.
  *
- * A PATH belongs to its owner, who alone may read it as a rule (a node writes its files 0600). So it is mounted read-only with its
+ * A PATH that is read belongs to its owner, who alone may read it as a rule (a node writes its files 0600). So it is mounted read-only with its
  * owner mapped to UID. Where the file system cannot do that, the process runs as the owner instead, unless that is root.
+ * One that is written belongs to UID already.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,7 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST_PATHS 16
+#define MOST_PATHS 17 /* That are read, and the storage. */
 #define STAGE "/tmp"
 #define STATUS_FAILED 97 /* The line on standard error says why. */
 
@@ -49,13 +50,15 @@
 struct attributes {
     uint64_t set, clear, propagation, userns_fd;
 };
-#define CONFINED (UINT64_C(1) /* read-only */ | 2 /* nosuid */ | 4 /* nodev */ | 8 /* noexec */)
+#define CONFINED (UINT64_C(2) /* nosuid */ | 4 /* nodev */ | 8 /* noexec */)
+#define READ_ONLY UINT64_C(1)
 
 static struct {
     bool drops;
     uid_t user;
     gid_t group;
     const char *paths[MOST_PATHS];
+    bool writes[MOST_PATHS];
     int path_count;
     int descriptor;
 } options = {.descriptor = -1};
@@ -142,22 +145,28 @@ static bool set_attributes(int tree, const struct attributes *attributes)
     return syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, attributes, sizeof *attributes) == 0;
 }
 
-/* A detached read-only mount of the path. May change the user that the process will run as. */
-static int mount_of(const char *path)
+/* A detached mount of the path. One that is only read may change the user that the process will run as. */
+static int mount_of(const char *path, bool writable)
 {
     int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     struct stat file;
     if (tree < 0 || fstat(tree, &file) != 0)
         fail("%s: %s", path, strerror(errno));
+    if (writable) {
+        struct attributes own = {.set = CONFINED};
+        if (!set_attributes(tree, &own))
+            fail("%s: it cannot be mounted (%s)", path, strerror(errno));
+        return tree;
+    }
     int mapping = mapping_of(&file);
-    struct attributes mapped = {.set = CONFINED | MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)mapping};
+    struct attributes mapped = {.set = CONFINED | READ_ONLY | MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)mapping};
     if (mapping >= 0 && set_attributes(tree, &mapped)) {
         close(mapping);
         return tree;
     }
     if (mapping >= 0)
         close(mapping);
-    struct attributes plain = {.set = CONFINED};
+    struct attributes plain = {.set = CONFINED | READ_ONLY};
     if (!set_attributes(tree, &plain))
         fail("%s: it cannot be mounted read-only (%s)", path, strerror(errno));
     if (file.st_uid != 0 && (file.st_mode & 004) == 0) {
@@ -179,7 +188,7 @@ static void stage_paths(void)
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         fail("a mount namespace of its own: %s", strerror(errno));
     for (int index = 0; index < options.path_count; index++)
-        trees[index] = mount_of(options.paths[index]);
+        trees[index] = mount_of(options.paths[index], options.writes[index]);
     if (mount("supervm", STAGE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=64k") != 0)
         fail("%s: %s", STAGE, strerror(errno));
     for (int index = 0; index < options.path_count; index++) {
@@ -237,7 +246,8 @@ int main(int argc, char **argv)
             options.group = number(*++next);
         } else if (strcmp(*next, "--cgroup") == 0 && next[1]) {
             join_cgroup(*++next);
-        } else if (strcmp(*next, "--read") == 0 && next[1] && options.path_count < MOST_PATHS) {
+        } else if ((strcmp(*next, "--read") == 0 || strcmp(*next, "--write") == 0) && next[1] && options.path_count < MOST_PATHS) {
+            options.writes[options.path_count] = strcmp(*next, "--write") == 0;
             options.paths[options.path_count++] = *++next;
         } else if (strcmp(*next, "--descriptor") == 0) {
             options.descriptor = (int)number(*++next);

@@ -202,6 +202,9 @@ static void set_up(void)
 
     attach(setup, &message);
     fail_confinement(confine_process(setup));
+    for (const uint8_t *path = paths; path < paths + setup->paths_bytes; path += strlen((const char *)path) + 1)
+        if (*path == 'w' && chdir((const char *)path + 1) != 0)
+            fail(FAULT_CONFINEMENT, "changing to the storage");
     int landlock = confine_landlock_version();
     fail_confinement(confine_files(setup, paths));
     start_caller();

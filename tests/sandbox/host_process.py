@@ -1,6 +1,6 @@
 """A node of its own: runs plugins, one for each act, and prints what it saw. Run as root or as an ordinary user.
 
-``python -m tests.sandbox.host_process FOLDER STORE SETTINGS-JSON STOP-SECONDS INIT-SECONDS ACT...``
+``python -m tests.sandbox.host_process FOLDER STORE SETTINGS-JSON STOP-SECONDS INIT-SECONDS SETTLE-SECONDS ACT...``
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from supervm_rt.transports.native.child.host import machine
 
 
 async def observe(
-    folder: Path, store: Path, settings: dict[str, object], deadlines: Deadlines, acts: list[str]
+    folder: Path, store: Path, settings: dict[str, object], deadlines: Deadlines, settle: float, acts: list[str]
 ) -> dict[str, Any]:
     """What became of each act: its log lines, why it failed, its state, what it was confined by."""
     seen: dict[str, dict[str, Any]] = {
@@ -53,16 +53,16 @@ async def observe(
             for act in acts:
                 while not runtime.plugins[act].finished and runtime.plugins[act].state is not PluginState.RUNNING:
                     await trio.sleep(0.005)
-        await trio.sleep(0.2)  # what a plugin did after it was started has been seen
+        await trio.sleep(settle)  # what a plugin did after it was started has been seen
     for act, status in runtime.plugins.items():
         seen[act]["state"] = str(status.state)
     return {"acts": seen, "degraded": machine().bubblewrap is None}
 
 
 def main() -> None:
-    folder, store, settings, stop, init, *acts = sys.argv[1:]
+    folder, store, settings, stop, init, settle, *acts = sys.argv[1:]
     deadlines = Deadlines(load=60, init=float(init), start=float(init), stop=float(stop))
-    print(json.dumps(trio.run(observe, Path(folder), Path(store), json.loads(settings), deadlines, acts)))
+    print(json.dumps(trio.run(observe, Path(folder), Path(store), json.loads(settings), deadlines, float(settle), acts)))
 
 
 if __name__ == "__main__":

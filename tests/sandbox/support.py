@@ -75,11 +75,13 @@ def observe(
     user: int,
     seconds: float = 10,
     initialise: float = 60,
+    settle: float = 0.2,
     prefix: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Runs the acts in a node of its own, as this user. See host_process. ``seconds``: how long a plugin may take to stop."""
+    """Runs the acts in a node of its own, as this user. See host_process. ``seconds``: how long a plugin may take to
+    stop; ``settle``: how long it is watched once it was started."""
     command = [*as_user(user), *prefix, sys.executable, "-m", "tests.sandbox.host_process"]
-    command += [str(folder), str(work / "store.db"), json.dumps(settings), str(seconds), str(initialise), *acts]
+    command += [str(folder), str(work / "store.db"), json.dumps(settings), str(seconds), str(initialise), str(settle), *acts]
     environment = {**os.environ, "HOME": str(work)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr

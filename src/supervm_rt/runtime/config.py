@@ -101,6 +101,8 @@ class RuntimeConfig:
     """Capacity of each plugin's ring: a power of two from 64 KiB to 1 GiB."""
     deadlines: Deadlines = field(default_factory=Deadlines)
     restarts: RestartLimits = field(default_factory=RestartLimits)
+    storage: Path | None = None
+    """Where plugins that may write have their folders, one each; None: beside the store, under its name with ``.plugins``."""
     rejection_limit: int = 10_000
     """A plugin whose rejected blocks exceed this within one life is quarantined."""
 
@@ -109,6 +111,11 @@ class RuntimeConfig:
         size = self.ring_bytes
         if not MIN_RING_BYTES <= size <= MAX_RING_BYTES or size & (size - 1):
             raise ConfigurationError(f"ring_bytes is {size}", remedy="give a power of two from 64 KiB to 1 GiB")
+
+    def storage_of(self, plugin: str) -> Path:
+        """The folder that a plugin may write, where its manifest grants it some."""
+        base = self.storage or self.store.with_name(f"{self.store.name}.plugins")
+        return base.absolute() / plugin
 
     @classmethod
     def load(cls, path: Path) -> RuntimeConfig:
@@ -133,6 +140,7 @@ class RuntimeConfig:
         return cls(
             store=folder / _path("store", document["store"]),
             plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document["plugins"])),
+            storage=folder / _path("storage", document["storage"]) if "storage" in document else None,
             policy=PolicyLevel(document.get("policy", "strict")),
             store_limit=_amount("store_limit", parse_bytes, document["store_limit"]) if "store_limit" in document else None,
             retention=_retention(document["retention"]) if "retention" in document else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -125,6 +126,7 @@ class PluginSupervisor:
         self._stop_asked = trio.Event()
         self._rejections = 0
         self._dropped = 0
+        self._dropped_told = -math.inf
         self._taken = 0
         """Batches that were taken out of the ring in this life."""
         self._committed = 0
@@ -252,6 +254,7 @@ class PluginSupervisor:
         self._ended_input = False
         self._rejections = 0
         self._dropped = 0
+        self._dropped_told = -math.inf
         self._taken = self._committed = 0
         if not self._stop_asked.is_set():
             self._life_over = trio.Event()
@@ -325,6 +328,7 @@ class PluginSupervisor:
             folder=self._config.path,
             read_paths=self._read_paths(),
             resources=self.manifest.resources,
+            storage=self._services.config.storage_of(self.plugin),
             complete=decision.level is PolicyLevel.STRICT,
         )
 
@@ -474,7 +478,9 @@ class PluginSupervisor:
                 )
             self._life_over.set()
         statistics = self._transport.statistics() if self._transport else None
-        if statistics is not None and statistics.dropped_messages > self._dropped:
+        now = trio.current_time()
+        if statistics is not None and statistics.dropped_messages > self._dropped and now >= self._dropped_told + 1.0:
+            self._dropped_told = now  # a flood must not become one of these
             count = statistics.dropped_messages - self._dropped
             self._dropped = statistics.dropped_messages
             self._emit(

@@ -91,6 +91,10 @@ static void against_host(void)
         volatile uint64_t *tail = (uint64_t *)ring.host;
         *tail = *tail;
         tell(act, 0);
+    } else if (strcmp(act, "punch_ring") == 0) { /* MADV_REMOVE, also with high bits that the kernel does not look at. */
+        struct ring_parts ring = find_ring();
+        tell("remove_pages", said(syscall(SYS_madvise, ring.data, PAGE, 9L)));
+        tell("remove_pages_by_high_bits", said(syscall(SYS_madvise, ring.data, PAGE, 9L | 1L << 32)));
     } else if (strcmp(act, "false_head") == 0) {
         *(volatile uint64_t *)find_ring().producer = 12345;
     } else if (strcmp(act, "far_head") == 0) {

@@ -197,6 +197,51 @@ static int call_32_bit(const struct aim *aim)
 static int call_x32(const struct aim *aim) { (void)aim; return ENOSYS; }
 static int call_32_bit(const struct aim *aim) { (void)aim; return ENOSYS; }
 #endif
+/* Against the storage, which is the working directory. */
+static int write_storage(const struct aim *aim)
+{
+    (void)aim;
+    int fd = open("kept", O_CREAT | O_RDWR | O_APPEND, 0600);
+    if (fd < 0) return errno;
+    off_t before = lseek(fd, 0, SEEK_END);
+    return write(fd, "x", 1) == 1 ? 100 + (int)before : errno;
+}
+static int make_links(const struct aim *aim)
+{
+    (void)aim;
+    if (symlink("/etc", "link") == 0 || link("kept", "again") == 0 || mknod("pipe", S_IFIFO | 0600, 0) == 0) return 0;
+    return errno;
+}
+static int climb(const struct aim *aim) { (void)aim; return said(open("../climbed", O_CREAT | O_WRONLY, 0600)); }
+static int make_program(const struct aim *aim)
+{
+    (void)aim;
+    int fd = open("program", O_CREAT | O_RDWR, 0700);
+    if (fd < 0) return errno;
+    return mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) == MAP_FAILED ? errno : 0;
+}
+static int write_one_large(const struct aim *aim)
+{
+    (void)aim;
+    static char megabyte[1 << 20];
+    int fd = open("large", O_CREAT | O_WRONLY, 0600);
+    for (int i = 0; i < 64; i++)
+        if (write(fd, megabyte, sizeof megabyte) <= 0) return errno;
+    return 0;
+}
+static int write_many(const struct aim *aim)
+{
+    (void)aim;
+    static char part[1 << 19];
+    for (int i = 0; i < 100; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "part-%d", i);
+        int fd = open(name, O_CREAT | O_WRONLY, 0600);
+        if (fd < 0 || write(fd, part, sizeof part) <= 0) return errno;
+        close(fd);
+    }
+    return 0;
+}
 static int crash(const struct aim *aim) { (void)aim; volatile int *nowhere = NULL; *nowhere = 1; return 0; }
 static int abort_it(const struct aim *aim) { (void)aim; abort(); }
 static int exit_0(const struct aim *aim) { (void)aim; _exit(0); }
@@ -208,7 +253,7 @@ static int exit_159(const struct aim *aim) { (void)aim; _exit(159); }
     X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
-    X(call_32_bit) X(crash) X(abort_it) X(exit_0) X(exit_159)
+    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(crash) X(abort_it) X(exit_0) X(exit_159)
 
 static int attack(const char *name, const struct aim *aim)
 {

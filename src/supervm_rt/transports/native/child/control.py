@@ -119,7 +119,7 @@ class Inbox:
     @property
     def owed(self) -> bool:
         """Whether an answer is still to come."""
-        return bool(self._owed - {Kind.FAILED})
+        return bool(self._owed)
 
     def feed(self, data: bytes) -> None:
         """Takes what was received."""
@@ -139,4 +139,6 @@ class Inbox:
         text = bytes(self._bytes[HEADER.size : HEADER.size + length])
         del self._bytes[: HEADER.size + length]
         self._owed.remove(Kind(kind))
+        if kind == Kind.LOADED:
+            self._owed.discard(Kind.FAILED)
         return Reply(Kind(kind), value, text)

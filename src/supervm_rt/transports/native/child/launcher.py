@@ -20,13 +20,14 @@ from supervm_rt.transports.native.child.host import (
     program,
     user_for,
 )
+from supervm_rt.transports.native.child.storage import INSIDE
 
 RUNNER_PATH = "/runner"
 PLUGIN_PATH = "/plugin.so"
 MOST_READ_PATHS = 16
 STAGE = "/tmp"
 """Where supervm-launch mounts, in its own namespace, what is to be read."""
-_RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE)
+_RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE, INSIDE)
 
 
 @dataclass(slots=True)
@@ -88,6 +89,7 @@ def start(
     plugin: str,
     read_paths: list[Path],
     groups: list[Path],
+    storage: Path | None,
 ) -> Child:
     """Starts the runner. To be called on the thread that lives as long as the child: its end would end the child.
 
@@ -107,7 +109,7 @@ def start(
             os.set_blocking(descriptor, False)
         shown = [path for path in read_paths if path.exists()]
         process = subprocess.Popen(
-            _command(machine, user_for(plugin), shown, groups, runner=runner, code=code, control=theirs.fileno()),
+            _command(machine, user_for(plugin), shown, groups, storage, runner=runner, code=code, control=theirs.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=out_write,
             stderr=error_write,
@@ -136,7 +138,15 @@ def start(
 
 
 def _command(
-    machine: Machine, user: int | None, shown: list[Path], groups: list[Path], *, runner: int, code: int, control: int
+    machine: Machine,
+    user: int | None,
+    shown: list[Path],
+    groups: list[Path],
+    storage: Path | None,
+    *,
+    runner: int,
+    code: int,
+    control: int,
 ) -> list[str]:
     command = launch_command()
     command += [option for group in groups for option in ("--cgroup", str(group))]
@@ -149,20 +159,26 @@ def _command(
     if user is not None:
         command += [option for path in sources for option in ("--read", path)]
         sources = [f"{STAGE}/{index}" for index in range(len(shown))]
+        if storage is not None:
+            command += ["--write", str(storage)]
+            storage = Path(STAGE, str(len(shown)))
     command += ["--", machine.bubblewrap, *namespaces(disables=machine.disables_namespaces), *library_binds()]
     command += ["--perms", "0555", "--ro-bind-data", str(runner), RUNNER_PATH]
     command += ["--perms", "0444", "--ro-bind-data", str(code), PLUGIN_PATH]
     for source, path in zip(sources, shown, strict=True):
         command += ["--ro-bind", source, str(path)]
+    if storage is not None:
+        command += ["--bind", str(storage), INSIDE]
     return [*command, "--remount-ro", "/", "--", RUNNER_PATH, str(control)]
 
 
-def landlock_paths(machine: Machine, read_paths: list[Path]) -> list[tuple[str, str]]:
-    """What the runner lets itself read."""
+def landlock_paths(machine: Machine, read_paths: list[Path], storage: Path | None) -> list[tuple[str, str]]:
+    """What the runner lets itself read, and write."""
     readable = [*library_folders(), LINKER_CACHE, *map(str, read_paths)]
     if machine.bubblewrap is not None:
         readable.append(PLUGIN_PATH)
-    return [("r", path) for path in readable]
+    written = [] if storage is None else [("w", INSIDE if machine.bubblewrap is not None else str(storage))]
+    return [("r", path) for path in readable] + written
 
 
 def hand_over(child: Child, message: bytes, descriptors: list[int]) -> None:

@@ -42,7 +42,22 @@ _VALUES = {
     "MAP_SHARED": mmap.MAP_SHARED,
     "MAP_ANONYMOUS": mmap.MAP_ANONYMOUS,
     "MAP_GROWSDOWN": 0x0100,
-    "MADV_REMOVE": 9,
+    **{
+        f"MADV_{name}": value
+        for name, value in {
+            "NORMAL": 0,
+            "RANDOM": 1,
+            "SEQUENTIAL": 2,
+            "WILLNEED": 3,
+            "DONTNEED": 4,
+            "FREE": 8,
+            "HUGEPAGE": 14,
+            "NOHUGEPAGE": 15,
+            "DONTDUMP": 16,
+            "DODUMP": 17,
+            "COLLAPSE": 25,
+        }.items()
+    },
     "CLONE_VM": 0x100,
     "CLONE_SIGHAND": 0x800,
     "CLONE_THREAD": 0x10000,
@@ -50,7 +65,7 @@ _VALUES = {
     "PR_SET_NAME": 15,
     "PR_GET_NAME": 16,
 }
-_CONDITION = re.compile(r"a([0-5])\s*(?:&\s*(?P<mask>[\w|]+)\s*)?(?P<operator>==|!=|<=)\s*(?P<value>[\w|]+)")
+_CONDITION = re.compile(r"a([0-5])\s*(?:&\s*(?P<mask>[\w|]+)\s*)?(?P<operator>==|<=)\s*(?P<value>[\w|]+)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -60,7 +75,7 @@ class Condition:
 
     argument: int
     operator: str
-    """``==``, ``!=``, ``<=`` or ``&``: equal under ``mask``."""
+    """``==``, ``<=``, or ``&``: equal under ``mask``."""
     value: int
     mask: int = 0
 
@@ -177,7 +192,7 @@ def _rule(line: str) -> Rule:
 def _condition(text: str) -> Condition:
     match = _CONDITION.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!a} is not a condition (aN == VALUE, aN != VALUE, aN <= VALUE, aN & MASK == VALUE)")
+        raise ValueError(f"{text!a} is not a condition (aN == VALUE, aN <= VALUE, aN & MASK == VALUE)")
     argument, value = int(match[1]), _value(match["value"])
     if match["mask"] is None:
         return Condition(argument, match["operator"], value)
@@ -205,7 +220,7 @@ _KILL_PROCESS = 0x8000_0000
 _ALLOW = 0x7FFF_0000
 _ERRNO = 0x0005_0000
 _ATTRIBUTE_BAD_ARCHITECTURE = 2
-_OPERATORS = {"!=": 1, "<=": 3, "==": 4, "&": 7}
+_OPERATORS = {"<=": 3, "==": 4, "&": 7}
 _NO_SUCH_CALL = -1
 _HIGHEST_CALL = 600
 """Numbers up to here that libseccomp does not know answer ENOSYS; those above are no calls of any kernel yet."""

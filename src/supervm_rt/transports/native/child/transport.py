@@ -23,6 +23,7 @@ from supervm_rt.transports.native.child.ending import describe
 from supervm_rt.transports.native.child.host import Machine, machine, user_for
 from supervm_rt.transports.native.child.output import Allowance, Output
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
+from supervm_rt.transports.native.child.storage import MOST_ENTRIES, make_folder, measure
 from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
 from supervm_rt.trust.policy import Placement
 
@@ -31,6 +32,7 @@ MOST_TASKS = 64
 OWN_TASKS = 8
 """Of bubblewrap and the runner."""
 OVERHEAD_BYTES = 32 << 20
+STORAGE_SECONDS = 1.0
 MESSAGES_A_SECOND = 2_000
 MESSAGES_AT_ONCE = 8_192
 SLOW_POLL = 0.25
@@ -62,10 +64,12 @@ class ChildTransport:
         folder: Path,
         read_paths: dict[str, Path],
         resources: Resources = Resources(),  # noqa: B008 - frozen
+        storage: Path | None = None,
         complete: bool = False,
     ) -> None:
         """``library`` is closed at unload. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key.
 
+        ``storage``: its folder, made where there is none; used where the manifest grants some.
         ``complete``: neither the degraded mode nor a quota that is not enforced will do.
         """
         self._library = library
@@ -78,6 +82,8 @@ class ChildTransport:
         self._folder = folder
         self._read_paths = read_paths
         self._resources = resources
+        self._storage = storage if resources.storage else None
+        self._storage_measured = 0.0
         self._complete = complete
         self._group: Group | None = None
         self._channel: SharedChannel | None = None
@@ -134,7 +140,9 @@ class ChildTransport:
         if len(paths) > launcher.MOST_READ_PATHS:
             raise ConfigurationError(f"{self._name}: more than {launcher.MOST_READ_PATHS} paths are to be read")
         profile = read_profile(self._security.seccomp_profile, plugin_folder=self._folder)
-        granted = ("reading",) if paths else ()
+        granted = (*(("reading",) if paths else ()), *(("storage",) if self._storage is not None else ()))
+        if self._storage is not None:
+            make_folder(self._storage, user_for(self._name))
         try:
             self._channel = SharedChannel(
                 self._name, ring_bytes=self._ring_bytes, side_ring_bytes=SIDE_RING_BYTES, generation=self._generation
@@ -152,6 +160,7 @@ class ChildTransport:
             plugin=self._name,
             read_paths=paths,
             groups=self._group.folders if self._group else [],
+            storage=self._storage,
         )
         user = user_for(self._name)
         self.confinement = Confinement(
@@ -172,13 +181,15 @@ class ChildTransport:
         setup = control.setup(
             ring_bytes=self._ring_bytes,
             side_ring_bytes=SIDE_RING_BYTES,
-            limits=Limits(memory=self._resources.memory, tasks=tasks),
+            limits=Limits(
+                memory=self._resources.memory, tasks=tasks, file_size=self._resources.storage if self._storage is not None else 0
+            ),
             heartbeat_ms=round(self.longest_silence * 1000),
             plugin_by_descriptor=child.degraded,
             landlock_required=child.degraded,
             loading=compile_profile(profile, ("running", "loading", *granted)),
             running=compile_profile(profile, ("running", *granted)),
-            paths=launcher.landlock_paths(here, paths),
+            paths=launcher.landlock_paths(here, paths, self._storage),
         )
         descriptors = [*self._channel.descriptors, *((self._library.fd,) if child.degraded else ())]
         with contextlib.suppress(OSError):  # it has ended already, which the wait for its answer will tell
@@ -204,7 +215,8 @@ class ChildTransport:
         if resources.cpu is not None:
             found["cpu"] = means if "cpu" in enforced else "nothing"
         if resources.storage is not None:
-            found["storage"] = "no writable folder"
+            unused = "no writable folder" if resources.storage == 0 else "nothing"
+            found["storage"] = unused if self._storage is None else "polling"
         return found
 
     def _refuse_less(self, here: Machine, quotas: dict[str, str]) -> None:
@@ -353,6 +365,7 @@ class ChildTransport:
         # No checkpoint between taking frames and returning them: a cancellation there would lose what was taken.
         await trio.lowlevel.checkpoint()
         while True:
+            await self._check_storage()
             ended = self._has_ended()
             received = self.receive_rest()
             if received:
@@ -373,6 +386,17 @@ class ChildTransport:
                 ends.finish_wait()
             if poll.cancelled_caught:
                 self._empty_wakes = 0
+
+    async def _check_storage(self) -> None:
+        """Ends a plugin whose folder holds more than its manifest grants. Looks once a second."""
+        if self._storage is None or trio.current_time() < self._storage_measured + STORAGE_SECONDS or self._has_ended():
+            return
+        size, entries = await trio.to_thread.run_sync(measure, self._storage)
+        self._storage_measured = trio.current_time()
+        most = self._resources.storage or 0
+        if size > most or entries > MOST_ENTRIES:
+            what = f"{size} bytes of the {most}" if size > most else f"more than {MOST_ENTRIES} files, the most"
+            self._doom(f"its storage holds {what} that it may", cause="quota")
 
     def _hung_up(self) -> bool:
         """Whether the control channel is closed, or says what nobody asked for. While an answer is owed, its waiter hears it."""
@@ -427,10 +451,12 @@ class ChildTransport:
     def _has_ended(self) -> bool:
         return self._child is None or self._child.process.poll() is not None
 
-    def _doom(self, why: str) -> None:
+    def _doom(self, why: str, cause: str = "control") -> None:
         """Ends the process for what it did."""
         if self._doomed is None:
-            self._doomed = ChildEnded(f"{self._name}: {why}", cause="control", remedy="it is not to be trusted; ask its author")
+            remedies = {"quota": "raise resources in its manifest, or ask its author"}
+            remedy = remedies.get(cause, "it is not to be trusted; ask its author")
+            self._doomed = ChildEnded(f"{self._name}: {why}", cause=cause, remedy=remedy)
         self._kill()
 
     def _kill(self) -> None:

@@ -1,7 +1,8 @@
 # For plugins in C or Rust that start no thread: memory, time, what they were given to read and write.
 #
-# A line is a system call, and after it what its arguments must be: aN == VALUE, aN != VALUE, aN <= VALUE, aN & MASK == VALUE,
-# joined by commas; several lines of one call are alternatives. A value is a number or names joined by |.
+# A line is a system call, and after it what its arguments must be: aN == VALUE, aN <= VALUE, aN & MASK == VALUE, joined
+# by commas; several lines of one call are alternatives. An argument is compared in its whole 64 bits, of which a kernel may look
+# at 32 only: so there is no !=, which a value with other high bits would pass. A value is a number or names joined by |.
 # [running]: always allowed. [loading]: besides, until the library is loaded. [reading]: where security.read_paths grants a path.
 # [storage]: where resources.storage grants some. What is not allowed answers EPERM; what this host's libseccomp does not know,
 # and clone3, ENOSYS. escapes.profile lists what ends the process whatever a profile says; a 32-bit or x32 call does too.
@@ -33,7 +34,18 @@ mmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE|MAP_GROWSDOWN == MAP_PRIVATE
 mprotect a2 & PROT_EXEC|PROT_GROWSDOWN|PROT_GROWSUP == 0
 munmap
 mremap
-madvise a2 != MADV_REMOVE
+# Not MADV_REMOVE, which would take pages out of the ring.
+madvise a2 == MADV_NORMAL
+madvise a2 == MADV_RANDOM
+madvise a2 == MADV_SEQUENTIAL
+madvise a2 == MADV_WILLNEED
+madvise a2 == MADV_DONTNEED
+madvise a2 == MADV_FREE
+madvise a2 == MADV_HUGEPAGE
+madvise a2 == MADV_NOHUGEPAGE
+madvise a2 == MADV_DONTDUMP
+madvise a2 == MADV_DODUMP
+madvise a2 == MADV_COLLAPSE
 
 rt_sigaction
 rt_sigprocmask
@@ -81,8 +93,8 @@ faccessat2
 readlink
 readlinkat
 getcwd
-# For the program that follows.
-seccomp
+# For the program that follows: SECCOMP_SET_MODE_FILTER with SECCOMP_FILTER_FLAG_TSYNC, and so without a listener.
+seccomp a0 == 1, a1 == 1
 
 [reading]
 openat a2 & O_ACCMODE|O_CREAT|O_TRUNC|O_TMPFILE == 0
