@@ -99,13 +99,27 @@ class ChildTransport:
         self._initialised: int | None = None
         self._asked_init = False
         self._asked_start = False
+        self._start_begun = 0.0
         self._started = False
+        self._next = "load"
+        """The one call of load, grant, init and start that may come next; none of them where it is empty."""
+        self._over = False
+        """It was stopped, unloaded or given up."""
         self._shutdown_told = False
         self._allowance = Allowance(rate=MESSAGES_A_SECOND, burst=MESSAGES_AT_ONCE)
         self._empty_wakes = 0
         self._doomed: ChildEnded | None = None
         """Why the host itself ended it."""
         self.confinement: Confinement | None = None
+
+    def _take(self, call: str) -> None:
+        """Takes the call that is next, so that none is made twice. Raises LifecycleError for any other, and changes nothing."""
+        if call != self._next or self._over:
+            allowed = f"{self._next} is next" if self._next and not self._over else "nothing can be begun any more"
+            raise LifecycleError(
+                f"{self._name}: {call} was called out of order ({allowed})", remedy="load, grant, init, start, stop"
+            )
+        self._next = ""
 
     # ---- loading -------------------------------------------------------------------------------------------------------------
 
@@ -123,10 +137,13 @@ class ChildTransport:
 
     async def load(self) -> bytes:
         """Starts the process and waits until it has loaded the library. Raises LoadError, CallOverdue, ChildEnded, HostError."""
+        self._take("load")
         here = await trio.to_thread.run_sync(machine)
         self._start(here)
         self._inbox.owe(Kind.ENTERED, Kind.LOADED, Kind.FAILED)
-        return (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
+        said = (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
+        self._next = "grant"
+        return said
 
     def _start(self, here: Machine) -> None:
         if here.bubblewrap is None and here.landlock == 0:
@@ -330,23 +347,29 @@ class ChildTransport:
 
     def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
         """Says what host_get_extension and the callbacks may answer."""
+        self._take("grant")
         grants = sum(_GRANTS.get(capability, 0) for capability in capabilities)
         if len(configuration) + len(position or b"") > control.MAX_GRANT_BYTES:
             raise ConfigurationError(f"{self._name}: the settings are larger than {control.MAX_GRANT_BYTES} bytes")
         self._pending = control.grant(grants, configuration, position)
+        self._next = "init"
 
     async def init(self) -> None:
         """plugin_init."""
+        self._take("init")
         await self._send(self._pending)
         self._inbox.owe(Kind.INITIALISED)
         self._asked_init = True
         self._ask(control.message(Kind.INIT))
         self._check("plugin_init", (await self._answer(self._deadlines.init, "plugin_init", Kind.INITIALISED)).value)
+        self._next = "start"
 
     async def start(self) -> None:
         """plugin_start."""
+        self._take("start")
         self._inbox.owe(Kind.STARTED)
         self._asked_start = True
+        self._start_begun = trio.current_time()
         self._ask(control.message(Kind.START))
         self._check("plugin_start", (await self._answer(self._deadlines.start, "plugin_start", Kind.STARTED)).value)
 
@@ -497,20 +520,31 @@ class ChildTransport:
         return describe(self._name, -9 if status is None else status, last)
 
     async def stop(self) -> None:
-        """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; kills what does not return."""
+        """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; kills what does not return.
+
+        A plugin_start that is under way has its own deadline first.
+        """
         ends = self._ends
+        if self._over:
+            raise LifecycleError(f"{self._name}: stop was called out of order (it has ended)", remedy="stop once, before unload")
+        self._over = True
         ends.begin_stop()
+        limit = self._deadlines.stop
         with trio.CancelScope(shield=True):
-            begun = trio.current_time()
-            limit = self._deadlines.stop
             try:
                 if self._asked_init and self._initialised is None:
                     await self._answer(limit, "plugin_init", Kind.INITIALISED)
                 if self._initialised != 0 or self._has_ended():
                     return
+                if self._asked_start and not self._started:
+                    # Called now, plugin_stop could overtake it. Only where start is overdue is it to run beside it.
+                    spent = trio.current_time() - self._start_begun
+                    with contextlib.suppress(CallOverdue):
+                        await self._answer(self._deadlines.start, "plugin_start", Kind.STARTED, spent=spent)
+                begun = trio.current_time()
                 self._inbox.owe(Kind.STOPPED)
                 self._ask(control.message(Kind.STOP))
-                reply = await self._answer(limit, "plugin_stop", Kind.STOPPED, spent=trio.current_time() - begun)
+                reply = await self._answer(limit, "plugin_stop", Kind.STOPPED)
                 if self._asked_start and not self._started:
                     await self._answer(limit, "plugin_start", Kind.STARTED, spent=trio.current_time() - begun)
             except CallOverdue as overdue:
@@ -522,6 +556,7 @@ class ChildTransport:
 
     async def unload(self) -> None:
         """Ends the process, and waits until nothing of it is left. Raises LifecycleError where the kernel does not end it."""
+        self._over = True
         with trio.CancelScope(shield=True):
             if self._child is not None:
                 if not self._has_ended():
@@ -575,6 +610,7 @@ class ChildTransport:
 
     def abandon(self) -> None:
         """Gives up a process that the kernel does not end."""
+        self._over = True
         self._kill()
         if self._child is not None:
             self._give_back()
