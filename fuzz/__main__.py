@@ -32,6 +32,7 @@ WEIGHTS = {
     "bitcoin_differential": 2,
     "block_files": 1,
     "manifest": 1,
+    "child_kills": 1,
     "ring": 1,
 }
 

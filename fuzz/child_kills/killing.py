@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from supervm_rt.transports.interface import Received
 
 CHAIN = "bitcoin"
-LONGEST_LIFE = 40
+LONGEST_LIFE = 24
 """Frames that one life may bring before it is killed."""
 MOST_FRAMES = 4
 """Frames taken at once, so that there are many moments to be killed at."""

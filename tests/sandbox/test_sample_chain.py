@@ -59,8 +59,8 @@ def test_it_equals_the_one_in_process(sandboxed: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_frames_it_ends_alike(sandboxed: str, tmp_path: Path, seed: int) -> None:
     kills = mirror_with_kills(tmp_path / "store.db", Random(seed))
-    assert kills.done >= 5, f"seed {seed}"
-    assert kills.uncommitted >= 2
+    assert kills.done >= 3, f"seed {seed}"
+    assert kills.uncommitted >= 1
     assert kills.causes == {"killed"}
     assert digest_of(tmp_path / "store.db") == sandboxed, f"seed {seed}"
 
