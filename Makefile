@@ -13,7 +13,7 @@ installed := build/.installed-$(here)
 proving := build/.proving-$(here)
 sources := $(shell find src include plugins runner -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
-.PHONY: help run test test-nodes test-crash test-sanitize test-faults models bench fuzz fuzz-coverage lint build plugins nodes sample-chain wheel clean $(plugins)
+.PHONY: help run test test-nodes test-crash test-sanitize test-faults models bench fuzz fuzz-coverage lint build plugins nodes examples sample-chain wheel clean $(plugins)
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,6 +80,10 @@ $(proving): $(installed) tools/prepare-machine
 
 $(plugins): $(installed)
 	@$(MAKE) --no-print-directory --silent -C $@
+
+examples: build tools/build-examples  ## plugins in C++, Rust and Go, into build/examples
+	@tools/prepare-machine $(PYTHON) examples
+	@tools/build-examples
 
 nodes: build/nodes/bitcoind/bitcoind  ## a real bitcoind, unpacked into build/nodes
 

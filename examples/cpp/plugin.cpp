@@ -1,4 +1,5 @@
-// A plugin in C++: inline statics (GNU_UNIQUE), threads of the standard library, exceptions; "throws" lets one out.
+// A plugin in C++: inline statics (GNU_UNIQUE), for which it is refused in process, threads of the standard library, exceptions.
+// With the setting {"act": "throws"} it lets one out, which ends its own process and nothing else.
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -16,7 +17,7 @@ static std::string configuration;
 
 SUPERVM_EXPORT const char *plugin_get_manifest_json(void)
 {
-    return R"({"id": "org.example.attacker", "name": "attacker", "version": "1.0.0", "chain": "dev", "capabilities": ["block_stream"]})";
+    return R"({"id": "org.supervm.example-cpp", "name": "C++ example", "version": "0.1.0", "chain": "dev", "capabilities": ["block_stream"]})";
 }
 SUPERVM_EXPORT void plugin_free_string(char *) {}
 SUPERVM_EXPORT int plugin_init(void *vtable)

@@ -1,0 +1,3 @@
+module supervm.example
+
+go 1.19
