@@ -451,8 +451,8 @@ def test_a_head_beyond_the_ring_is_not_believed_where_sound_records_lie(loaded: 
     for height in range(lines):
         assert loaded.host.try_publish(block_of(height=height)) == OK
     assert len(loaded.frames()) == lines
-    c.c_uint64.from_address(place - 64 - 2 * PAGE).value = 2 * (1 << 16) + 64
-    with pytest.raises(PluginError, match="broke its ring"):
+    c.c_uint64.from_address(place - 64 - PAGE).value = 2 * (1 << 16) + 64
+    with pytest.raises(PluginError, match="corrupt ring"):
         loaded.plugin.read(2 * lines)
     assert loaded.plugin.statistics().frames == lines
 

@@ -74,7 +74,8 @@ int slot_submit_tx(struct slot *slot, const char *chain, const uint8_t *bytes, s
 
 int slot_request_shutdown(struct slot *slot, int reason)
 {
-    if (is_stopping(slot, slot_grants(slot)))
+    /* A forked child's words are its parent's. */
+    if (is_stopping(slot, slot_grants(slot)) || !ring_is_mine(slot->ring))
         return SUPERVM_STOPPING;
     uint64_t not_asked = 0; /* The first reason stays. */
     struct plugin_words *words = &slot->ring->producer->words;

@@ -7,7 +7,7 @@ SUPERVM_EXPORT int plugin_start(void)
     EXPECT(sink->reserve(sink->host, 8, &place) == SUPERVM_OK);
     uint64_t lengths[2] = {64, UINT64_C(1) << 40};
     memcpy(place - 64, lengths, sizeof lengths);
-    _Atomic uint64_t *head = (_Atomic uint64_t *)(place - 64 - 2 * (size_t)sysconf(_SC_PAGESIZE));
+    _Atomic uint64_t *head = (_Atomic uint64_t *)(place - 64 - (size_t)sysconf(_SC_PAGESIZE));
     atomic_store(head, 64);
     EXPECT(sink->abandon(sink->host) == SUPERVM_OK);
     return 0;

@@ -189,6 +189,15 @@ SUPERVM_EXPORT int plugin_init(void *vtable)
 
 SUPERVM_EXPORT int plugin_start(void)
 {
+    if (strcmp(act, "slow_start") == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+        tell(act, 0);
+        return 0;
+    }
+    if (strcmp(act, "says_and_exits") == 0) {
+        tell(act, 0);
+        _exit(3);
+    }
     if (strncmp(act, "flood", 5) == 0) {
         has_worker = pthread_create(&worker, NULL, work, NULL) == 0;
         return has_worker ? 0 : 1;
@@ -200,6 +209,7 @@ SUPERVM_EXPORT int plugin_start(void)
 SUPERVM_EXPORT int plugin_stop(void)
 {
     stopping = 1;
+    if (strcmp(act, "slow_start") == 0) tell("slow_stop", 0);
     if (strcmp(act, "spin_in_stop") == 0) for (;;) {}
     if (has_worker) pthread_join(worker, NULL);
     return 0;

@@ -1,0 +1,171 @@
+"""Calls of a child's transport out of their order are refused, and spoil nothing; nothing of a child is left (clauses L1, L5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervm_rt import Deadlines
+from supervm_rt._abi import MESSAGE_LOG, SealedLibrary
+from supervm_rt.errors import ChildEnded, LifecycleError, PolicyRefused
+from supervm_rt.model.manifest import Capability, Resources, Security
+from supervm_rt.transports.native.child import transport as child_transport
+from supervm_rt.transports.native.child.host import Machine, machine, program
+from supervm_rt.transports.native.child.transport import ChildTransport
+from tests.sandbox.support import make_attacker
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    """What is found out and kept once for the process."""
+    machine()
+    program("supervm-runner")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return (make_attacker(tmp_path_factory.mktemp("attacker") / "plugin") / "plugin.so").read_bytes()
+
+
+def transport(library: bytes, *, complete: bool = False, resources: Resources | None = None) -> ChildTransport:
+    return ChildTransport(
+        SealedLibrary(library),
+        name="it",
+        generation=1,
+        ring_bytes=1 << 16,
+        heartbeat=None,
+        deadlines=Deadlines(),
+        security=Security(),
+        folder=Path("/nowhere"),
+        read_paths={},
+        resources=resources or Resources(),
+        complete=complete,
+    )
+
+
+def call(it: ChildTransport, name: str, act: str = "nothing") -> Callable[[], Awaitable[object]]:
+    async def grant() -> None:
+        configuration = json.dumps({"act": act}).encode()
+        it.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=configuration, position=None)
+
+    async def abandon() -> None:
+        it.abandon()
+
+    others: dict[str, Callable[[], Awaitable[object]]] = {"grant": grant, "abandon": abandon}
+    return others[name] if name in others else getattr(it, name)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("calls", "refused"),
+    [
+        ("load load grant init start stop", [1]),
+        ("load grant init init start stop", [3]),
+        ("load grant init start start stop", [4]),
+        ("load grant start init start stop", [2]),
+        ("load init grant init start stop", [1]),
+        ("load grant init start stop stop", [5]),
+        ("load grant stop init", [3]),
+        ("load grant init stop start", [4]),
+        ("unload load", [1]),
+        ("load unload load", [2]),
+        ("abandon load", [1]),
+        ("load grant init start", []),
+        ("load", []),
+    ],
+)
+def test_a_call_out_of_order_is_refused_and_spoils_nothing(library: bytes, calls: str, refused: list[int]) -> None:
+    async def main() -> None:
+        before = descriptors()
+        it = transport(library)
+        for index, name in enumerate(calls.split()):
+            if index in refused:
+                with pytest.raises(LifecycleError, match="it: "):
+                    await call(it, name)()
+            else:
+                await call(it, name)()
+        await it.unload()
+        assert descriptors() == before
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("cancelled", ["load", "init", "start"])
+def test_a_call_that_is_cancelled_leaves_nothing(library: bytes, cancelled: str) -> None:
+    async def main() -> None:
+        before = descriptors()
+        it = transport(library)
+        for name in ("load", "grant", "init", "start"):
+            if name == cancelled:
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await call(it, name)()
+                break
+            await call(it, name)()
+        await it.unload()
+        assert descriptors() == before
+
+    trio.run(main)
+
+
+def test_stop_waits_for_a_start_that_is_within_its_deadline(library: bytes) -> None:
+    """plugin_stop comes after plugin_start, also where whoever waited for start was cancelled."""
+
+    async def main() -> None:
+        it = transport(library)
+        for name in ("load", "grant", "init"):
+            await call(it, name, "slow_start")()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await it.start()
+        await it.stop()
+        said = [message.text for message in it.receive_rest().messages if message.kind == MESSAGE_LOG]
+        assert said == ["slow_start answered 0", "slow_stop answered 0"]
+        await it.unload()
+
+    trio.run(main)
+
+
+def test_what_was_said_before_it_ended_is_taken_first(library: bytes) -> None:
+    async def main() -> None:
+        it = transport(library)
+        for name in ("load", "grant", "init"):
+            await call(it, name, "says_and_exits")()
+        with pytest.raises(ChildEnded) as start:
+            await it.start()
+        assert start.value.cause == "exit"
+        received = await it.receive()
+        assert [message.text for message in received.messages] == ["says_and_exits answered 0"]
+        with pytest.raises(ChildEnded, match="ended by itself with status 3"):
+            await it.receive()
+        await it.unload()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [("namespaces", r"cannot enforce namespaces \(forbidden\)"), ("groups", "cannot enforce the quota of cpu")],
+)
+def test_where_all_is_asked_for_less_is_refused(library: bytes, monkeypatch: pytest.MonkeyPatch, lacks: str, says: str) -> None:
+    real = machine()
+    bubblewrap, why = (None, "forbidden") if lacks == "namespaces" else (real.bubblewrap, "")
+    less = Machine(
+        bubblewrap, why, real.disables_namespaces, max(real.landlock, 1), real.bases if lacks == "namespaces" else None
+    )
+    monkeypatch.setattr(child_transport, "machine", lambda: less)
+
+    async def main() -> None:
+        it = transport(library, complete=True, resources=Resources(cpu=None if lacks == "namespaces" else 1.0))
+        with pytest.raises(PolicyRefused, match=says):
+            await it.load()
+        await it.unload()
+
+    trio.run(main)
