@@ -21,7 +21,13 @@ PLUGIN = "org.example.misbehaving"
 SOURCES = Path(__file__).parent / "plugins"
 NEIGHBOUR_BLOCKS = 100
 SHORT = Deadlines(load=3, init=1, start=1, stop=1)
-_CALLS = {"loading": "load", "plugin_get_manifest_json": "load", "plugin_init": "init", "plugin_start": "start"}
+_CALLS = {
+    "loading": "load",
+    "plugin_get_manifest_json": "load",
+    "plugin_init": "init",
+    "plugin_start": "start",
+    "corrupt": "start",  # those that break their ring do it in a start that waits for stop
+}
 
 
 def deadlines(expected: Expected) -> Deadlines:
