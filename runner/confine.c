@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -25,6 +26,10 @@
 #define SYS_landlock_create_ruleset 444
 #define SYS_landlock_add_rule 445
 #define SYS_landlock_restrict_self 446
+#endif
+
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
 #define OPEN_FILES 256
@@ -134,34 +139,126 @@ const char *confine_files(const struct setup *setup, const uint8_t *paths)
 
 /* ---- seccomp --------------------------------------------------------------------------------------------------------- */
 
-static const char *install(const struct sock_filter *filter, uint16_t count)
+#define LOWEST_PLACE (UINT64_C(64) << 10)
+#define HIGHEST_PLACE (UINT64_C(1) << 20)
+
+static struct sock_fprog *kept; /* The program for running, where nothing in this process can change it. */
+static size_t kept_bytes;
+
+static const char *install(const struct sock_fprog *program)
 {
-    struct sock_fprog program = {.len = count, .filter = (struct sock_filter *)filter};
     /* Above 0: a thread that has a program of its own. */
-    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) != 0)
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, program) != 0)
         return "seccomp for every thread";
     return NULL;
+}
+
+static bool is_program(uint32_t bytes)
+{
+    return bytes != 0 && bytes % sizeof(struct sock_filter) == 0 && bytes <= BPF_MAXINSNS * sizeof(struct sock_filter);
 }
 
 const char *confine_calls(const uint8_t *program, uint32_t program_bytes)
 {
     static struct sock_filter filter[BPF_MAXINSNS];
-    if (program_bytes == 0 || program_bytes % sizeof *filter != 0 || program_bytes > sizeof filter)
+    if (!is_program(program_bytes))
         return "a seccomp program of this length";
     memcpy(filter, program, program_bytes);
-    return install(filter, (uint16_t)(program_bytes / sizeof *filter));
+    return install(&(struct sock_fprog){.len = (uint16_t)(program_bytes / sizeof *filter), .filter = filter});
 }
 
-/* tgkill is how a C library aborts; its first argument must be this process. */
-const char *confine_signals(void)
+/* At the lowest address at which there can be anything: so every range that overlaps it begins below its end. */
+static void *lowest_place(size_t bytes)
 {
+    for (uint64_t place = LOWEST_PLACE; place <= HIGHEST_PLACE; place *= 2) {
+        void *found = mmap((void *)place, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (found == (void *)place)
+            return found;
+        if (found != MAP_FAILED)
+            munmap(found, bytes); /* A kernel that does not know the flag. */
+    }
+    return NULL;
+}
+
+const char *confine_keep(const uint8_t *program, uint32_t program_bytes)
+{
+    if (!is_program(program_bytes))
+        return "a seccomp program of this length";
+    long page = sysconf(_SC_PAGESIZE);
+    kept_bytes = (sizeof *kept + program_bytes + (size_t)page - 1) / (size_t)page * (size_t)page;
+    kept = lowest_place(kept_bytes);
+    int fd = (int)syscall(SYS_memfd_create, "supervm-program", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (!kept || fd < 0)
+        return "a place for the second seccomp program";
+    struct sock_fprog head = {.len = (uint16_t)(program_bytes / sizeof(struct sock_filter)), .filter = (void *)(kept + 1)};
+    /* Sealed, a shared mapping can never be made writable, whatever the process tries. */
+    bool done = ftruncate(fd, (off_t)kept_bytes) == 0 && pwrite(fd, &head, sizeof head, 0) == (ssize_t)sizeof head &&
+                pwrite(fd, program, program_bytes, sizeof head) == (ssize_t)program_bytes &&
+                fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0 &&
+                mmap(kept, kept_bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == (void *)kept;
+    close(fd);
+    return done ? NULL : "a place for the second seccomp program";
+}
+
+const char *confine_finally(void)
+{
+    return install(kept);
+}
+
+/* What the profiles cannot say, since it depends on the process: steps over the rule where the call is another one. */
+#define WORD(argument, half) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[argument]) + 4 * (half))
+#define CALL(number, length)                                                                                                     \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, length)
+#define REFUSE BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
+/* Refuses where the argument is an address below the end of what is kept. */
+#define REFUSE_LOW(argument)                                                                                                     \
+    WORD(argument, 1), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 3), WORD(argument, 0),                                          \
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, end_of_kept, 1, 0), REFUSE
+/* Refuses where a bit of the argument is set. */
+#define REFUSE_BIT(argument, bit) WORD(argument, 0), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bit, 0, 1), REFUSE
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the halves of arguments are in the other order here"
+#endif
+
+const char *confine_guard(void)
+{
+    const uint32_t end_of_kept = (uint32_t)((uintptr_t)kept + kept_bytes);
     const struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_tgkill, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        /* tgkill is how a C library aborts: this process only, and never with the signal that tells of a forbidden call. */
+        CALL(SYS_tgkill, 6),
+        WORD(0, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)getpid(), 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        REFUSE,
+        WORD(2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SIGSYS, 0, 1),
+        REFUSE,
+        /* bubblewrap tells a signal as a status from 128 on: no status that a process chooses may look like one. */
+        CALL(SYS_exit, 3),
+        REFUSE_BIT(0, 0x80),
+        CALL(SYS_exit_group, 3),
+        REFUSE_BIT(0, 0x80),
+        /* Constructors run before the second program: it is the only one that can be put up, and it stays as it is. */
+        CALL(SYS_seccomp, 5),
+        WORD(2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(uintptr_t)kept, 0, 2),
+        WORD(2, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0),
+        REFUSE,
+        CALL(SYS_munmap, 5),
+        REFUSE_LOW(0),
+        CALL(SYS_mprotect, 5),
+        REFUSE_LOW(0),
+        CALL(SYS_mremap, 12),
+        REFUSE_LOW(0),
+        WORD(3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MREMAP_FIXED, 0, 5),
+        REFUSE_LOW(4),
+        CALL(SYS_mmap, 7),
+        WORD(3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MAP_FIXED, 0, 5),
+        REFUSE_LOW(0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    return install(filter, sizeof filter / sizeof *filter);
+    return install(&(struct sock_fprog){.len = sizeof filter / sizeof *filter, .filter = (struct sock_filter *)filter});
 }

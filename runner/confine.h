@@ -19,8 +19,13 @@ const char *confine_files(const struct setup *setup, const uint8_t *paths);
 /* The version of Landlock that this kernel has, 0: none. */
 int confine_landlock_version(void);
 
-/* One seccomp program for every thread, and behind it one that lets a thread signal only this process. */
+/* In this order: a seccomp program for every thread; the second one put where nothing can change it; and what the profiles
+ * cannot say: signals for this process only, no exit status that looks like a signal, no further program but the one that is
+ * kept. Then, once foreign code may have run, the kept one for every thread.
+ */
 const char *confine_calls(const uint8_t *program, uint32_t program_bytes);
-const char *confine_signals(void);
+const char *confine_keep(const uint8_t *program, uint32_t program_bytes);
+const char *confine_guard(void);
+const char *confine_finally(void);
 
 #endif

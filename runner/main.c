@@ -201,6 +201,7 @@ static void set_up(void)
     const uint8_t *paths = running + setup->running_bytes;
 
     attach(setup, &message);
+    fail_confinement(confine_keep(running, setup->running_bytes)); /* Before no file may be written any more. */
     fail_confinement(confine_process(setup));
     for (const uint8_t *path = paths; path < paths + setup->paths_bytes; path += strlen((const char *)path) + 1)
         if (*path == 'w' && chdir((const char *)path + 1) != 0)
@@ -211,11 +212,11 @@ static void set_up(void)
     char path[64] = PLUGIN_PATH;
     if (by_descriptor)
         snprintf(path, sizeof path, "/proc/self/fd/%d", message.descriptors[CONTROL_DESCRIPTORS - 1]);
-    fail_confinement(confine_signals());
     fail_confinement(confine_calls(loading, setup->loading_bytes));
+    fail_confinement(confine_guard());
     control_send(control, CONTROL_ENTERED, landlock, NULL, 0);
     load(path);
-    fail_confinement(confine_calls(running, setup->running_bytes));
+    fail_confinement(confine_finally());
     if (by_descriptor)
         close(message.descriptors[CONTROL_DESCRIPTORS - 1]);
     free(message.bytes);

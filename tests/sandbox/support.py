@@ -35,6 +35,7 @@ def compile_c(source: str, target: Path, *options: str) -> Path:
     command = [
         "cc",
         "-std=gnu11",
+        "-D_GNU_SOURCE",
         "-O1",
         "-g",
         "-fPIC",

@@ -91,7 +91,13 @@ CONSTRUCTORS = {
     "trace": "forbidden-call",
     "call_32_bit": "forbidden-call",
     "exit_0": "exit",
+    "exit_159": "crash",
+    "signal_159": errno.EPERM,
     "crash": "crash",
+    "install_program": errno.EPERM,
+    "map_over_program": errno.EPERM,
+    "unmap_program": errno.EPERM,
+    "move_over_program": errno.EPERM,
 }
 
 
@@ -107,6 +113,15 @@ def test_a_constructor_is_confined_before_it_runs(attack: str, tmp_path: Path) -
     else:
         assert seen["causes"] == [expected]
         assert seen["log"] == []
+
+
+def test_what_a_constructor_says_in_the_runners_place_is_not_believed(tmp_path: Path) -> None:
+    """The host asks the kernel what is around the process."""
+    folder = make_attacker(tmp_path / "plugin", "-DFORGE_LOADED", read_paths="[]")
+    seen = observe(folder, tmp_path, ["nothing"], {}, user=USER)["acts"]["nothing"]
+    assert seen["causes"] == ["load"], seen
+    assert "the second seccomp program is not around it" in seen["failures"][0]
+    assert seen["state"] == "unloaded"
 
 
 def test_a_thread_that_a_constructor_left_is_under_the_second_program_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -58,13 +59,18 @@ EXPECTED: dict[str, int | str] = {
     "crash": "crash",
     "abort_it": "crash",
     "exit_0": "exit",
-    "exit_159": FORBIDDEN,  # forged: a status is a claim
+    "exit_159": "crash",  # it cannot look like SIGSYS: the call is refused, and then it has nowhere to go
+    "signal_159": errno.EPERM,
+    "install_program": errno.EPERM,
+    "map_over_program": errno.EPERM,
+    "unmap_program": errno.EPERM,
+    "move_over_program": errno.EPERM,
 }
 NOT_WITHOUT_RIGHTS = {"new_namespace", "clone_namespace", "load_bpf"}
 """What an ordinary user may not do anyway."""
 OF_THE_KERNEL = {"call_x32", "call_32_bit", "set_up_uring", "clone_namespace"}
 """What a kernel may be built or set up without: there is nothing to show then."""
-ENDS = {"execute": 0, "crash": -11, "abort_it": -6, "exit_0": 0, "exit_159": 159}
+ENDS = {"execute": 0, "crash": -11, "abort_it": -6, "exit_0": 0, "exit_159": 159, "signal_159": -signal.SIGSYS}
 """Attacks that end the process also outside, and how."""
 
 

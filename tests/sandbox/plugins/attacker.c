@@ -6,6 +6,7 @@
 #include <supervm/supervm.h>
 
 #define PAGE 4096
+SUPERVM_EXPORT const char *plugin_get_manifest_json(void);
 #ifndef SECRET
 #define SECRET "/nowhere"
 #endif
@@ -51,6 +52,20 @@ __attribute__((constructor)) static void leave_thread(void)
 {
     opened_while_loading = read_library(NULL);
     pthread_create(&left_thread, NULL, left_behind, NULL);
+}
+#endif
+
+#ifdef FORGE_LOADED
+/* Says, in the runner's place, that the library is loaded and all programs are up, and keeps them from being put up. */
+__attribute__((constructor)) static void forge_loaded(void)
+{
+    const char *text = plugin_get_manifest_json();
+    uint32_t header[4] = {65, (uint32_t)strlen(text), 0, 0};
+    for (int fd = 3; fd < 64; fd++) {
+        struct stat file;
+        if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode) && write(fd, header, sizeof header) > 0) write(fd, text, strlen(text));
+    }
+    for (;;) nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
 }
 #endif
 

@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -163,6 +166,28 @@ static int raise_limit(const struct aim *aim)
     uint64_t limits[2] = {64, 64};
     return said(syscall(SYS_prlimit64, 0, 7 /* RLIMIT_NOFILE */, limits, NULL));
 }
+/* A program of one's own in the place of the sandbox's; then what would let it be put there. */
+static int install_program(const struct aim *aim)
+{
+    (void)aim;
+    struct sock_filter allow = {.code = BPF_RET | BPF_K, .k = SECCOMP_RET_ALLOW};
+    struct sock_fprog program = {.len = 1, .filter = &allow};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    return said(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));
+}
+static int map_over_program(const struct aim *aim)
+{
+    (void)aim;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    return mmap((void *)0x10000, 1 << 16, PROT_READ | PROT_WRITE, flags, -1, 0) == MAP_FAILED ? errno : 0;
+}
+static int unmap_program(const struct aim *aim) { (void)aim; return said(syscall(SYS_munmap, 0, 1L << 20)); }
+static int move_over_program(const struct aim *aim)
+{
+    (void)aim;
+    void *place = mmap(NULL, 1 << 16, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return said(syscall(SYS_mremap, place, 1L << 16, 1L << 16, MREMAP_MAYMOVE | MREMAP_FIXED, 0x10000));
+}
 static int unknown_call(const struct aim *aim) { (void)aim; return said(syscall(550)) == ENOSYS ? 0 : errno; }
 static int clear_nonblock(const struct aim *aim)
 {
@@ -246,6 +271,7 @@ static int crash(const struct aim *aim) { (void)aim; volatile int *nowhere = NUL
 static int abort_it(const struct aim *aim) { (void)aim; abort(); }
 static int exit_0(const struct aim *aim) { (void)aim; _exit(0); }
 static int exit_159(const struct aim *aim) { (void)aim; _exit(159); }
+static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL); return said(raise(SIGSYS)); }
 
 #define EACH_ATTACK(X)                                                                                                          \
     X(read_secret) X(list_secrets) X(write_beside) X(write_root) X(read_proc) X(read_device) X(read_library) X(fork_one)          \
@@ -253,7 +279,8 @@ static int exit_159(const struct aim *aim) { (void)aim; _exit(159); }
     X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
-    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(crash) X(abort_it) X(exit_0) X(exit_159)
+    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(crash) X(abort_it) X(exit_0) X(exit_159) \
+    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program)
 
 static int attack(const char *name, const struct aim *aim)
 {

@@ -21,6 +21,7 @@ from supervm_rt.transports.native.child.host import (
     user_for,
 )
 from supervm_rt.transports.native.child.storage import INSIDE
+from supervm_rt.transports.native.child.verifying import ask_for_sender
 
 RUNNER_PATH = "/runner"
 PLUGIN_PATH = "/plugin.so"
@@ -99,6 +100,7 @@ def start(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         ours.setblocking(False)
+        ask_for_sender(ours)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         opened += [out_read, out_write]
         error_read, error_write = os.pipe2(os.O_CLOEXEC)

@@ -24,6 +24,7 @@ from supervm_rt.transports.native.child.host import Machine, machine, user_for
 from supervm_rt.transports.native.child.output import Allowance, Output
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import MOST_ENTRIES, make_folder, measure
+from supervm_rt.transports.native.child.verifying import receive_with_sender, what_is_missing
 from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
 from supervm_rt.trust.policy import Placement
 
@@ -96,6 +97,8 @@ class ChildTransport:
         self._inbox = control.Inbox()
         self._pending = b""
         self._entered = False
+        self._runner = 0
+        """The process that hosts the plugin, by its number here, as the kernel told it before foreign code ran; 0: not yet."""
         self._initialised: int | None = None
         self._asked_init = False
         self._asked_start = False
@@ -142,6 +145,7 @@ class ChildTransport:
         self._start(here)
         self._inbox.owe(Kind.ENTERED, Kind.LOADED, Kind.FAILED)
         said = (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
+        self._verify()
         self._next = "grant"
         return said
 
@@ -249,6 +253,25 @@ class ChildTransport:
                 remedy="run the node as root, or delegate it a control group and allow user namespaces",
             )
 
+    def _verify(self) -> None:
+        """Asks the kernel whether the plugin is confined as the runner says. Raises LoadError, HostError, and ends it."""
+        missing = what_is_missing(self._runner, namespaces=not self._process.degraded)
+        if not missing:
+            return
+        ended = self._has_ended()
+        self._kill()
+        if ended:
+            return  # the next call says how it ended
+        if missing.startswith("/proc"):
+            raise HostError(
+                f"{self._name}: whether it is confined cannot be verified: {missing}",
+                remedy="mount /proc without hidepid for the node's user, and use Linux 5.9 or later",
+            )
+        raise LoadError(
+            f"{self._name}: while it was loaded it kept the sandbox from being closed ({missing} is not around it)",
+            remedy="its constructors did what no plugin does; ask its author",
+        )
+
     # ---- calls ---------------------------------------------------------------------------------------------------------------
 
     def _ask(self, message: bytes) -> None:
@@ -294,12 +317,14 @@ class ChildTransport:
         while True:
             self._drain()
             try:
-                data = self._process.control.recv(65_536)
+                data, sender = receive_with_sender(self._process.control, 65_536)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._answers.fileno())
                 continue
             except OSError:
                 return False
+            if not self._runner:  # the first that it says it says before the plugin's code runs
+                self._runner = sender
             self._inbox.feed(data)
             return bool(data)
 
