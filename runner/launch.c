@@ -1,20 +1,22 @@
 /* Prepares a process for the sandbox and becomes it: what has to be done with the host's rights before they are dropped.
  *
- *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH | --write PATH]... -- PROGRAM ARGUMENT...
+ *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH | --write PATH | --image FILE]... -- PROGRAM ARGUMENT...
  *     supervm-launch [...] --descriptor FD -- NAME ARGUMENT...
  *
  * Joins the cgroups; makes each PATH, in order, reachable for the user UID as /tmp/0, /tmp/1, ... in a mount namespace of its own,
  * which goes with its last process; drops to UID and GID with no further groups; executes PROGRAM, or what FD has open, with no
- * environment. Where the host ends, so does the process.
+ * environment. Where the host ends, so does the process. Without --user it makes the mount namespace in a user namespace of its own.
  *
  * A PATH that is read belongs to its owner, who alone may read it as a rule (a node writes its files 0600). So it is mounted read-only with its
  * owner mapped to UID. Where the file system cannot do that, the process runs as the owner instead, unless that is root.
- * One that is written belongs to UID already.
+ * One that is written belongs to UID already. A FILE is the image of an ext4 file system, as large as its user may write: the folder
+ * "files" in it is made for UID, and found as /tmp/N/files. Nothing that is mounted here can be executed, or be a device.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/loop.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,11 +25,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MOST_PATHS 17 /* That are read, and the storage. */
@@ -47,6 +52,20 @@
 #ifndef MOUNT_ATTR_IDMAP
 #define MOUNT_ATTR_IDMAP 0x00100000
 #endif
+#ifndef SYS_fsopen
+#define SYS_fsopen 430
+#define SYS_fsconfig 431
+#define SYS_fsmount 432
+#endif
+#define SET_STRING 1u
+#define CREATE 6u
+
+#define IMAGE_SECONDS 5
+#define MOST_LOOPS 64 /* Tries to get a loop device that nobody else takes meanwhile. */
+#define FILES "files"
+
+enum way { READS, WRITES, IMAGE };
+
 struct attributes {
     uint64_t set, clear, propagation, userns_fd;
 };
@@ -58,7 +77,7 @@ static struct {
     uid_t user;
     gid_t group;
     const char *paths[MOST_PATHS];
-    bool writes[MOST_PATHS];
+    enum way ways[MOST_PATHS];
     int path_count;
     int descriptor;
 } options = {.descriptor = -1};
@@ -145,20 +164,80 @@ static bool set_attributes(int tree, const struct attributes *attributes)
     return syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, attributes, sizeof *attributes) == 0;
 }
 
-/* A detached mount of the path. One that is only read may change the user that the process will run as. */
-static int mount_of(const char *path, bool writable)
+static void pause_for(long milliseconds)
 {
+    nanosleep(&(struct timespec){.tv_nsec = milliseconds * 1000000}, NULL);
+}
+
+/* A loop device for what fd has open, which goes with its last user. The lock of fd lives as long: two mounts would spoil it. */
+static int loop_of(int fd, char *name, size_t size)
+{
+    int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    for (int tried = 0; control >= 0 && tried < MOST_LOOPS; tried++) {
+        int number = ioctl(control, LOOP_CTL_GET_FREE);
+        if (number < 0)
+            break;
+        snprintf(name, size, "/dev/loop%d", number);
+        int loop = open(name, O_RDWR | O_CLOEXEC);
+        struct loop_config setting = {.fd = (uint32_t)fd, .info = {.lo_flags = LO_FLAGS_AUTOCLEAR}};
+        if (loop >= 0 && ioctl(loop, LOOP_CONFIGURE, &setting) == 0) {
+            close(control);
+            return loop;
+        }
+        int error = errno;
+        if (loop >= 0)
+            close(loop);
+        errno = error;
+        if (error != EBUSY)
+            break;
+    }
+    return -1;
+}
+
+/* A detached mount of the file system in the image. */
+static int mount_image(const char *path)
+{
+    char device[64];
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        fail("%s: %s", path, strerror(errno));
+    for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; waited++) { /* The life before may still let go of it. */
+        if (errno != EWOULDBLOCK || waited >= IMAGE_SECONDS * 200)
+            fail("%s: it is in use (%s)", path, strerror(errno));
+        pause_for(5);
+    }
+    int loop = loop_of(fd, device, sizeof device);
+    if (loop < 0)
+        fail("%s: no loop device for it (%s)", path, strerror(errno));
+    int context = (int)syscall(SYS_fsopen, "ext4", 1 /* close on exec */);
+    if (context < 0 || syscall(SYS_fsconfig, context, SET_STRING, "source", device, 0) != 0 ||
+        syscall(SYS_fsconfig, context, CREATE, NULL, NULL, 0) != 0)
+        fail("%s: it cannot be mounted (%s)", path, strerror(errno));
+    int tree = (int)syscall(SYS_fsmount, context, 1 /* close on exec */, (unsigned)CONFINED);
+    if (tree < 0)
+        fail("%s: it cannot be mounted (%s)", path, strerror(errno));
+    close(context);
+    close(loop);
+    close(fd);
+    return tree;
+}
+
+/* A detached mount of the path. One that is only read may change the user that the process will run as. */
+static int mount_of(const char *path, enum way way)
+{
+    if (way == IMAGE)
+        return mount_image(path);
     int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     struct stat file;
     if (tree < 0 || fstat(tree, &file) != 0)
         fail("%s: %s", path, strerror(errno));
-    if (writable) {
+    if (way == WRITES) {
         struct attributes own = {.set = CONFINED};
         if (!set_attributes(tree, &own))
             fail("%s: it cannot be mounted (%s)", path, strerror(errno));
         return tree;
     }
-    int mapping = mapping_of(&file);
+    int mapping = options.drops ? mapping_of(&file) : -1;
     struct attributes mapped = {.set = CONFINED | READ_ONLY | MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)mapping};
     if (mapping >= 0 && set_attributes(tree, &mapped)) {
         close(mapping);
@@ -182,13 +261,41 @@ static bool is_folder(int fd)
     return fstat(fd, &file) == 0 && S_ISDIR(file.st_mode);
 }
 
+/* Without the host's rights: where this user is as mighty as in its own, and nowhere else. */
+static void enter_user_namespace(void)
+{
+    char line[64];
+    uid_t user = geteuid();
+    gid_t group = getegid();
+    if (unshare(CLONE_NEWUSER) != 0)
+        fail("a user namespace: %s", strerror(errno));
+    write_file("/proc/self/setgroups", "deny");
+    snprintf(line, sizeof line, "%u %u 1", user, user);
+    write_file("/proc/self/uid_map", line);
+    snprintf(line, sizeof line, "%u %u 1", group, group);
+    write_file("/proc/self/gid_map", line);
+}
+
+static void make_files(void)
+{
+    for (int index = 0; index < options.path_count; index++) {
+        char place[64];
+        snprintf(place, sizeof place, STAGE "/%d/" FILES, index);
+        if (options.ways[index] == IMAGE && ((mkdir(place, 0700) != 0 && errno != EEXIST) ||
+                                             lchown(place, options.user, options.group) != 0 || chmod(place, 0700) != 0))
+            fail("%s: %s", options.paths[index], strerror(errno));
+    }
+}
+
 static void stage_paths(void)
 {
     int trees[MOST_PATHS];
+    if (!options.drops)
+        enter_user_namespace();
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         fail("a mount namespace of its own: %s", strerror(errno));
     for (int index = 0; index < options.path_count; index++)
-        trees[index] = mount_of(options.paths[index], options.writes[index]);
+        trees[index] = mount_of(options.paths[index], options.ways[index]);
     if (mount("supervm", STAGE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=64k") != 0)
         fail("%s: %s", STAGE, strerror(errno));
     for (int index = 0; index < options.path_count; index++) {
@@ -201,6 +308,7 @@ static void stage_paths(void)
             fail("%s: %s", options.paths[index], strerror(errno));
         close(trees[index]);
     }
+    make_files();
 }
 
 static void check_paths(void)
@@ -208,7 +316,7 @@ static void check_paths(void)
     for (int index = 0; index < options.path_count; index++) {
         char place[64];
         snprintf(place, sizeof place, STAGE "/%d", index);
-        if (access(place, R_OK) != 0)
+        if (options.ways[index] == READS && access(place, R_OK) != 0)
             fail("%s: cannot be made readable for the sandbox's user (its file system does not map owners, and it belongs to root)",
                  options.paths[index]);
     }
@@ -246,8 +354,11 @@ int main(int argc, char **argv)
             options.group = number(*++next);
         } else if (strcmp(*next, "--cgroup") == 0 && next[1]) {
             join_cgroup(*++next);
-        } else if ((strcmp(*next, "--read") == 0 || strcmp(*next, "--write") == 0) && next[1] && options.path_count < MOST_PATHS) {
-            options.writes[options.path_count] = strcmp(*next, "--write") == 0;
+        } else if (next[1] && options.path_count < MOST_PATHS &&
+                   (strcmp(*next, "--read") == 0 || strcmp(*next, "--write") == 0 || strcmp(*next, "--image") == 0)) {
+            options.ways[options.path_count] = strcmp(*next, "--read") == 0    ? READS
+                                               : strcmp(*next, "--write") == 0 ? WRITES
+                                                                               : IMAGE;
             options.paths[options.path_count++] = *++next;
         } else if (strcmp(*next, "--descriptor") == 0) {
             options.descriptor = (int)number(*++next);
@@ -262,9 +373,9 @@ int main(int argc, char **argv)
         stage_paths();
     if (options.drops) {
         drop();
-        end_with_host(host); /* A change of user takes it back. */
         check_paths();
     }
+    end_with_host(host); /* A change of user or namespace may have taken it back. */
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); /* What the host may, its plugin may not. */
     if (chdir("/") != 0)
         fail("/: %s", strerror(errno));

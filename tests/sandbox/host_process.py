@@ -22,7 +22,7 @@ async def observe(
 ) -> dict[str, Any]:
     """What became of each act: its log lines, why it failed, its state, what it was confined by."""
     seen: dict[str, dict[str, Any]] = {
-        act: {"log": [], "failures": [], "causes": [], "events": [], "confined": None} for act in acts
+        act: {"log": [], "failures": [], "causes": [], "events": [], "exhausted": [], "confined": None} for act in acts
     }
 
     def watch(event: HostEvent) -> None:
@@ -36,6 +36,8 @@ async def observe(
             entry["causes"].append(event.data["cause"])
         elif event.kind is EventKind.PLUGIN_CONFINED:
             entry["confined"] = dict(event.data)
+        elif event.kind is EventKind.PLUGIN_QUOTA:
+            entry["exhausted"].append(event.data["resource"])
         elif event.kind is EventKind.PLUGIN_QUARANTINED:
             entry["events"].append(str(event.kind))
 

@@ -4,42 +4,77 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.native.child.cgroups import Bases, Group, Quotas, find_bases
-from supervm_rt.transports.native.child.storage import MOST_ENTRIES, make_folder, measure
-from tests.sandbox.support import make_attacker, observe
+from supervm_rt.transports.native.child.storage import MOST_ENTRIES, image_bytes, image_of, make_folder, make_image, measure
+from tests.sandbox.support import make_attacker, observe, users
 
 USER = os.geteuid()
 
 
-def test_storage_is_kept_from_life_to_life_and_is_the_plugins_own(tmp_path: Path) -> None:
-    folder = make_attacker(tmp_path / "plugin", read_paths="[]", resources="{storage: 4MiB}")
+@pytest.fixture(params=users(), ids=lambda user: "root" if user == 0 else "user")
+def user(request: pytest.FixtureRequest) -> int:
+    found: int = request.param
+    return found
+
+
+@pytest.fixture
+def work(user: int) -> Iterator[Path]:
+    """Not below pytest's own folder: that is closed to others, and so to the ordinary user."""
+    with tempfile.TemporaryDirectory(prefix="supervm-quotas-") as name:
+        os.chown(name, user, user)
+        yield Path(name)
+
+
+def grants(folder: Path, resources: str, **fields: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+    return make_attacker(folder / f"plugin-{len(list(folder.iterdir()))}", read_paths="[]", resources=resources, **fields)
+
+
+def loop_devices() -> list[str]:
+    """The images that are mounted somewhere."""
+    files = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [path.read_text().strip() for path in files if path.exists()]
+
+
+def test_storage_is_kept_from_life_to_life_and_is_the_plugins_own(work: Path, user: int, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 4MiB}")
     for life in range(2):
-        seen = observe(folder, tmp_path, ["write_storage"], {}, user=USER)["acts"]["write_storage"]
+        seen = observe(folder, work, ["write_storage"], {}, user=user)["acts"]["write_storage"]
         assert seen["log"] == [f"write_storage answered {100 + life}"]
-        assert seen["confined"]["quotas"] == {"storage": "polling"}
-    kept = tmp_path / "store.db.plugins" / "write_storage" / "kept"
-    assert kept.read_bytes() == b"xx"
-    assert kept.parent.stat().st_mode & 0o777 == 0o700
-    if USER == 0:
-        assert kept.stat().st_uid == seen["confined"]["user"]
+        way = seen["confined"]["quotas"]["storage"]
+        assert way == ("file system" if user == 0 else "polling")
+    base = work / "store.db.plugins"
+    if user == 0:
+        (image,) = (base / ".images").iterdir()
+        assert image.stat().st_mode & 0o777 == 0o600
+        assert str(image) not in loop_devices()
+        listed = subprocess.run(["debugfs", "-R", "ls -l files", image], capture_output=True, text=True, check=True)
+        assert f" {seen['confined']['user']} " in listed.stdout
+    else:
+        assert (base / "write_storage/kept").read_bytes() == b"xx"
+        assert (base / "write_storage").stat().st_mode & 0o777 == 0o700
 
 
-def test_without_a_grant_nothing_can_be_written(tmp_path: Path) -> None:
-    folder = make_attacker(tmp_path / "plugin", read_paths="[]", resources="{storage: 0}")
-    seen = observe(folder, tmp_path, ["write_storage"], {}, user=USER)["acts"]["write_storage"]
+def test_without_a_grant_nothing_can_be_written(work: Path, user: int, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 0}")
+    seen = observe(folder, work, ["write_storage"], {}, user=user)["acts"]["write_storage"]
     assert seen["log"] == [f"write_storage answered {errno.EPERM}"]
-    assert not (tmp_path / "store.db.plugins").exists()
+    assert not (work / "store.db.plugins").exists()
 
 
-def test_storage_gives_no_way_out(tmp_path: Path) -> None:
-    folder = make_attacker(tmp_path / "plugin", read_paths="[]", resources="{storage: 4MiB}")
+def test_storage_gives_no_way_out_and_ends_where_it_is_full(work: Path, user: int, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 4MiB}")
     acts = ["make_links", "climb", "make_program", "write_root", "read_proc", "write_one_large", "write_many"]
-    seen = observe(folder, tmp_path, acts, {}, user=USER, settle=2.5)["acts"]
+    seen = observe(folder, work, acts, {}, user=user, settle=2.5)["acts"]
     assert seen["make_links"]["log"] == [f"make_links answered {errno.EPERM}"]
     assert seen["climb"]["log"] in ([f"climb answered {errno.EROFS}"], [f"climb answered {errno.EACCES}"])
     assert seen["make_program"]["log"] == [f"make_program answered {errno.EPERM}"]
@@ -48,8 +83,68 @@ def test_storage_gives_no_way_out(tmp_path: Path) -> None:
     )
     assert seen["read_proc"]["log"] == [f"read_proc answered {errno.ENOENT}"]
     assert seen["write_one_large"]["causes"] == ["quota"], "RLIMIT_FSIZE"
-    assert seen["write_many"]["causes"] == ["quota"], seen["write_many"]
-    assert "its storage holds" in seen["write_many"]["failures"][0]
+    if user == 0:
+        assert seen["write_many"]["log"] == [f"write_many answered {errno.ENOSPC}"]
+        assert seen["write_many"]["exhausted"] == ["storage"]
+        assert seen["write_many"]["failures"] == []
+        image = image_of(work / "store.db.plugins/write_many")
+        assert image.stat().st_blocks * 512 <= image_bytes(4 << 20)
+    else:
+        assert seen["write_many"]["causes"] == ["quota"], seen["write_many"]
+        assert "its storage holds" in seen["write_many"]["failures"][0]
+
+
+def test_code_that_was_written_cannot_be_run_not_even_while_the_library_is_loaded(work: Path, user: int, tmp_path: Path) -> None:
+    """Constructors may map code and write their storage: it is mounted noexec, also without the rights of root."""
+    folder = tmp_path / "plugin"
+    tmp_path.chmod(0o755)
+    make_attacker(folder, "-DCONSTRUCTOR=make_program", read_paths="[]", resources="{storage: 4MiB}")
+    seen = observe(folder, work, ["nothing"], {}, user=user)["acts"]["nothing"]
+    assert seen["log"] == [f"make_program answered {errno.EPERM}"]
+
+
+@pytest.mark.skipif(USER != 0, reason="only root mounts a file system")
+def test_storage_grows_and_shrinks_with_its_grant(tmp_path: Path) -> None:
+    for number, size in enumerate((4, 12, 3)):
+        folder = grants(tmp_path, f"{{storage: {size}MiB}}")
+        seen = observe(folder, tmp_path, ["write_storage"], {}, user=0)["acts"]["write_storage"]
+        assert seen["log"] == [f"write_storage answered {100 + number}"], "what was written is still there"
+        assert image_of(tmp_path / "store.db.plugins/write_storage").stat().st_size == image_bytes(size << 20)
+    image = image_of(tmp_path / "store.db.plugins/write_storage")
+    os.chown(image, 4321, 4321)
+    with pytest.raises(ConfigurationError, match="it is not root's own file"):
+        make_image(image, 3 << 20)
+
+
+def test_memory_beyond_the_quota_is_refused_or_ends_it(work: Path, user: int, tmp_path: Path) -> None:
+    """What RLIMIT_DATA does not count seccomp refuses. Where a profile of the operator's own lets it be, the group ends it."""
+    folder = grants(tmp_path, "{memory: 64MiB}")
+    seen = observe(folder, work, ["hog_memory", "hog_shared"], {}, user=user, settle=1.5)["acts"]
+    assert seen["hog_memory"]["log"] == [f"hog_memory answered {errno.ENOMEM}"]
+    assert seen["hog_memory"]["exhausted"] == ["memory"]
+    assert seen["hog_shared"]["log"] == [f"hog_shared answered {errno.EPERM}"]
+    if "cgroup" not in seen["hog_memory"]["confined"]["quotas"]["memory"]:
+        return
+    profile = tmp_path / "shares.profile"
+    profile.write_text("include baseline\n[running]\nmmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE == MAP_SHARED\n")
+    folder = grants(tmp_path, "{memory: 64MiB}", security=f"{{sandbox: true, seccomp_profile: {profile}}}")
+    seen = observe(folder, work, ["hog_shared"], {}, user=user)["acts"]
+    assert seen["hog_shared"]["causes"] == ["quota"]
+    assert f"it used more memory than the {64 << 20} bytes of its manifest" in seen["hog_shared"]["failures"][0]
+
+
+def test_processor_time_beyond_the_quota_is_held_back(work: Path, user: int, tmp_path: Path) -> None:
+    folder = grants(tmp_path, '{cpu: "0.2"}')
+    seen = observe(folder, work, ["burn"], {}, user=user, settle=1.5)["acts"]["burn"]
+    means = seen["confined"]["quotas"]["cpu"]
+    got = int(seen["log"][0].removeprefix("burn answered ")) - 100
+    if means == "polling":  # a burst of a second's share comes before
+        assert got < 50
+    else:
+        assert got < 30
+        assert seen["exhausted"] == ["cpu"]
+    assert seen["failures"] == []
+    assert seen["state"] == "unloaded"
 
 
 def test_a_link_in_the_place_of_the_storage_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ _SHOWN = frozenset(
         EventKind.PLUGIN_FAILED,
         EventKind.PLUGIN_LOG,
         EventKind.PLUGIN_QUARANTINED,
+        EventKind.PLUGIN_QUOTA,
         EventKind.PLUGIN_REGISTERED,
         EventKind.PLUGIN_RESTARTING,
         EventKind.PLUGIN_SHUTDOWN_REQUESTED,

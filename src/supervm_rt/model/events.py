@@ -24,6 +24,7 @@ class EventKind(enum.StrEnum):
     PLUGIN_LOG = "plugin.log"
     PLUGIN_METRIC = "plugin.metric"
     PLUGIN_DROPPED = "plugin.dropped"
+    PLUGIN_QUOTA = "plugin.quota"
     TRANSACTION_SUBMITTED = "transaction.submitted"
     CHAIN_OPENED = "chain.opened"
     CHAIN_REORG = "chain.reorg"

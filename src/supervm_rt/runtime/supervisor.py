@@ -362,8 +362,7 @@ class PluginSupervisor:
         if confinement is None:
             return
         assert self._registration is not None
-        enforced = "nothing" not in confinement.quotas.values()
-        resources = dataclasses.replace(self._registration.resources, enforced=enforced)
+        resources = dataclasses.replace(self._registration.resources, enforced=not confinement.unenforced)
         self._registration = dataclasses.replace(self._registration, resources=resources)
         self._emit(
             EventKind.PLUGIN_CONFINED,
@@ -464,6 +463,13 @@ class PluginSupervisor:
                     severity=Severity.TRACE,
                     data={"name": message.text, "value": message.value},
                 )
+        for exhausted in received.exhausted:
+            self._emit(
+                EventKind.PLUGIN_QUOTA,
+                f"{self.plugin}: {exhausted.message}",
+                severity=Severity.WARNING,
+                data={"resource": exhausted.resource},
+            )
         if received.shutdown is not None:
             self._emit(
                 EventKind.PLUGIN_SHUTDOWN_REQUESTED,

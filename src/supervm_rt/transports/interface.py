@@ -28,7 +28,13 @@ class Confinement:
     """The version of Landlock; 0: none."""
     seccomp_profile: str
     quotas: Mapping[str, str] = field(default_factory=dict)
-    """What enforces each limit that the manifest sets: ``cgroup v2``, ``cgroup v1``, ``rlimit``, or ``nothing``."""
+    """What is behind each limit that the manifest sets: ``cgroup v2``, ``cgroup v1``, ``rlimit``, ``file system``; or
+    ``polling``: the host looks, and acts afterwards."""
+
+    @property
+    def unenforced(self) -> list[str]:
+        """The limits that can be passed for a moment, or for ever."""
+        return [name for name, means in self.quotas.items() if means in {"polling", "nothing"}]
 
     def __str__(self) -> str:
         """One line for a person."""
@@ -40,6 +46,16 @@ class Confinement:
 
 
 @dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A limit of the manifest that a plugin has come to, and lives on with."""
+
+    resource: str
+    """``cpu``, ``memory`` or ``storage``."""
+    message: str
+    """For a person."""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """What a plugin said since it was last asked."""
 
@@ -47,10 +63,11 @@ class Received:
     messages: Sequence[Message] = ()
     shutdown: int | None = None
     """The reason code of a request for shutdown, given once."""
+    exhausted: Sequence[Exhausted] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything in it."""
-        return bool(self.frames) or bool(self.messages) or self.shutdown is not None
+        return bool(self.frames) or bool(self.messages) or self.shutdown is not None or bool(self.exhausted)
 
 
 class PluginTransport(Protocol):

@@ -114,6 +114,29 @@ static int hog_memory(const struct aim *aim)
     return 0;
 }
 
+/* Neither counts against RLIMIT_DATA: only a control group holds it. */
+static int hog_shared(const struct aim *aim)
+{
+    (void)aim;
+    for (int megabytes = 0; megabytes < 256; megabytes += 4) {
+        void *place = mmap(NULL, 4 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (place == MAP_FAILED) return errno;
+        memset(place, 1, 4 << 20);
+    }
+    return 0;
+}
+/* Wants all of a processor for three seconds. Answers 100 and the percentage that it got. */
+static int burn(const struct aim *aim)
+{
+    (void)aim;
+    struct timespec begun, now, used;
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    do clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - begun.tv_sec) * 1000 + (now.tv_nsec - begun.tv_nsec) / 1000000 < 3000);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return 100 + (int)((used.tv_sec * 1000 + used.tv_nsec / 1000000) / 30);
+}
+
 static int connect_tcp(const struct aim *aim)
 {
     struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons((uint16_t)aim->port), .sin_addr.s_addr = htonl(0x7f000001)};
@@ -280,7 +303,7 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
     X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(crash) X(abort_it) X(exit_0) X(exit_159) \
-    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program)
+    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn)
 
 static int attack(const char *name, const struct aim *aim)
 {

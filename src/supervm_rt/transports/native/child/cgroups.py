@@ -39,6 +39,16 @@ class Bases:
     folders: Mapping[str, Path]
 
 
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """What the kernel counts of a group's processor time."""
+
+    periods: int
+    """In which it had something to do."""
+    throttled: int
+    """Those of them in which it used up its share."""
+
+
 class Group:
     """One group, with a folder for each resource (the same one for all under version 2). ``remove`` takes it away again."""
 
@@ -85,6 +95,17 @@ class Group:
             found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
             return int(found[1]) if found else 0
         return 0
+
+    def throttling(self) -> Throttling | None:
+        """How often it was held back; None: the kernel does not say."""
+        folder = self._folders.get("cpu")
+        if folder is None:
+            return None
+        with contextlib.suppress(OSError):
+            counts = dict(re.findall(r"^(\w+) (\d+)$", (folder / "cpu.stat").read_text(), re.MULTILINE))
+            if {"nr_periods", "nr_throttled"} <= counts.keys():
+                return Throttling(int(counts["nr_periods"]), int(counts["nr_throttled"]))
+        return None
 
     def remove(self) -> bool:
         """Takes the group away. False: something is still in it."""

@@ -20,7 +20,7 @@ from supervm_rt.transports.native.child.host import (
     program,
     user_for,
 )
-from supervm_rt.transports.native.child.storage import INSIDE
+from supervm_rt.transports.native.child.storage import FILES, INSIDE, Storage, Way
 from supervm_rt.transports.native.child.verifying import ask_for_sender
 
 RUNNER_PATH = "/runner"
@@ -90,7 +90,7 @@ def start(
     plugin: str,
     read_paths: list[Path],
     groups: list[Path],
-    storage: Path | None,
+    storage: Storage | None,
 ) -> Child:
     """Starts the runner. To be called on the thread that lives as long as the child: its end would end the child.
 
@@ -144,7 +144,7 @@ def _command(
     user: int | None,
     shown: list[Path],
     groups: list[Path],
-    storage: Path | None,
+    storage: Storage | None,
     *,
     runner: int,
     code: int,
@@ -158,28 +158,29 @@ def _command(
         # Landlock alone says what may be read: by path, so only what this user may read anyway.
         return [*command, "--descriptor", str(runner), "--", "supervm-runner", str(control)]
     sources = [str(path) for path in shown]
-    if user is not None:
+    written = None if storage is None else str(storage.path)
+    if user is not None or (storage is not None and storage.confined):
         command += [option for path in sources for option in ("--read", path)]
         sources = [f"{STAGE}/{index}" for index in range(len(shown))]
         if storage is not None:
-            command += ["--write", str(storage)]
-            storage = Path(STAGE, str(len(shown)))
+            command += ["--image" if storage.way is Way.IMAGE else "--write", str(storage.path)]
+            written = f"{STAGE}/{len(shown)}" + (f"/{FILES}" if storage.way is Way.IMAGE else "")
     command += ["--", machine.bubblewrap, *namespaces(disables=machine.disables_namespaces), *library_binds()]
     command += ["--perms", "0555", "--ro-bind-data", str(runner), RUNNER_PATH]
     command += ["--perms", "0444", "--ro-bind-data", str(code), PLUGIN_PATH]
     for source, path in zip(sources, shown, strict=True):
         command += ["--ro-bind", source, str(path)]
-    if storage is not None:
-        command += ["--bind", str(storage), INSIDE]
+    if written is not None:
+        command += ["--bind", written, INSIDE]
     return [*command, "--remount-ro", "/", "--", RUNNER_PATH, str(control)]
 
 
-def landlock_paths(machine: Machine, read_paths: list[Path], storage: Path | None) -> list[tuple[str, str]]:
+def landlock_paths(machine: Machine, read_paths: list[Path], storage: Storage | None) -> list[tuple[str, str]]:
     """What the runner lets itself read, and write."""
     readable = [*library_folders(), LINKER_CACHE, *map(str, read_paths)]
     if machine.bubblewrap is not None:
         readable.append(PLUGIN_PATH)
-    written = [] if storage is None else [("w", INSIDE if machine.bubblewrap is not None else str(storage))]
+    written = [] if storage is None else [("w", INSIDE if machine.bubblewrap is not None else str(storage.path))]
     return [("r", path) for path in readable] + written
 
 

@@ -15,15 +15,16 @@ from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, Sealed
 from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, PolicyRefused, RingCorrupt
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.model.plugin import Deadlines
-from supervm_rt.transports.interface import CallOverdue, Confinement, Received
+from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
 from supervm_rt.transports.native.child import control, launcher
 from supervm_rt.transports.native.child.cgroups import Group, Quotas
 from supervm_rt.transports.native.child.control import Fault, Kind, Limits, Reply
 from supervm_rt.transports.native.child.ending import describe
-from supervm_rt.transports.native.child.host import Machine, machine, user_for
+from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
 from supervm_rt.transports.native.child.output import Allowance, Output
+from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
-from supervm_rt.transports.native.child.storage import MOST_ENTRIES, make_folder, measure
+from supervm_rt.transports.native.child.storage import Storage, prepare
 from supervm_rt.transports.native.child.verifying import receive_with_sender, what_is_missing
 from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
 from supervm_rt.trust.policy import Placement
@@ -33,7 +34,6 @@ MOST_TASKS = 64
 OWN_TASKS = 8
 """Of bubblewrap and the runner."""
 OVERHEAD_BYTES = 32 << 20
-STORAGE_SECONDS = 1.0
 MESSAGES_A_SECOND = 2_000
 MESSAGES_AT_ONCE = 8_192
 SLOW_POLL = 0.25
@@ -83,8 +83,10 @@ class ChildTransport:
         self._folder = folder
         self._read_paths = read_paths
         self._resources = resources
-        self._storage = storage if resources.storage else None
-        self._storage_measured = 0.0
+        self._storage_folder = storage if resources.storage else None
+        self._storage: Storage | None = None
+        self._watch: Watch | None = None
+        self._exhausted: list[Exhausted] = []
         self._complete = complete
         self._group: Group | None = None
         self._channel: SharedChannel | None = None
@@ -142,6 +144,10 @@ class ChildTransport:
         """Starts the process and waits until it has loaded the library. Raises LoadError, CallOverdue, ChildEnded, HostError."""
         self._take("load")
         here = await trio.to_thread.run_sync(machine)
+        if self._storage_folder is not None:
+            launch = None if here.bubblewrap is None else tuple(launch_command())
+            size = self._resources.storage or 0
+            self._storage = await trio.to_thread.run_sync(prepare, self._storage_folder, size, user_for(self._name), launch)
         self._start(here)
         self._inbox.owe(Kind.ENTERED, Kind.LOADED, Kind.FAILED)
         said = (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
@@ -162,8 +168,6 @@ class ChildTransport:
             raise ConfigurationError(f"{self._name}: more than {launcher.MOST_READ_PATHS} paths are to be read")
         profile = read_profile(self._security.seccomp_profile, plugin_folder=self._folder)
         granted = (*(("reading",) if paths else ()), *(("storage",) if self._storage is not None else ()))
-        if self._storage is not None:
-            make_folder(self._storage, user_for(self._name))
         try:
             self._channel = SharedChannel(
                 self._name, ring_bytes=self._ring_bytes, side_ring_bytes=SIDE_RING_BYTES, generation=self._generation
@@ -173,8 +177,16 @@ class ChildTransport:
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",
             ) from None
-        quotas = self._make_group(here)
-        self._refuse_less(here, quotas)
+        user = user_for(self._name)
+        self.confinement = Confinement(
+            degraded=here.bubblewrap is None,
+            user=os.geteuid() if user is None else user,
+            landlock=here.landlock,
+            seccomp_profile=self._security.seccomp_profile,
+            quotas=self._make_group(here),
+        )
+        if self._complete:
+            self._refuse_less(here, self.confinement)
         self._child = child = launcher.start(
             here,
             self._library,
@@ -182,14 +194,6 @@ class ChildTransport:
             read_paths=paths,
             groups=self._group.folders if self._group else [],
             storage=self._storage,
-        )
-        user = user_for(self._name)
-        self.confinement = Confinement(
-            degraded=child.degraded,
-            user=os.geteuid() if user is None else user,
-            landlock=here.landlock,
-            seccomp_profile=self._security.seccomp_profile,
-            quotas=quotas,
         )
         self._outputs = (Output(child.outputs[0], "stdout", _INFO), Output(child.outputs[1], "stderr", _WARNING))
         self._sources, self._answers = select.epoll(), select.epoll()
@@ -234,29 +238,37 @@ class ChildTransport:
         if resources.memory is not None:
             found["memory"] = f"{means}, rlimit" if "memory" in enforced else "rlimit"
         if resources.cpu is not None:
-            found["cpu"] = means if "cpu" in enforced else "nothing"
+            found["cpu"] = means if "cpu" in enforced else "polling"
         if resources.storage is not None:
             unused = "no writable folder" if resources.storage == 0 else "nothing"
-            found["storage"] = unused if self._storage is None else "polling"
+            found["storage"] = unused if self._storage is None else str(self._storage.way)
         return found
 
-    def _refuse_less(self, here: Machine, quotas: dict[str, str]) -> None:
-        """Where all is asked for, raises PolicyRefused for what this machine cannot do."""
-        if not self._complete:
-            return
-        missing = [f"the quota of {name}" for name, means in quotas.items() if means == "nothing"]
-        if here.bubblewrap is None:
+    def _refuse_less(self, here: Machine, confinement: Confinement) -> None:
+        """Raises PolicyRefused for what this machine cannot do."""
+        missing = [f"the quota of {name}" for name in confinement.unenforced]
+        if confinement.degraded:
             missing.append(f"namespaces ({here.why_degraded})")
         if missing:
             raise PolicyRefused(
                 f"{self._name}: this machine cannot enforce {' and '.join(missing)}",
-                remedy="run the node as root, or delegate it a control group and allow user namespaces",
+                remedy="run the node as root (storage needs loop devices and e2fsprogs), or delegate it a control group, "
+                "and allow user namespaces",
             )
 
     def _verify(self) -> None:
         """Asks the kernel whether the plugin is confined as the runner says. Raises LoadError, HostError, and ends it."""
         missing = what_is_missing(self._runner, namespaces=not self._process.degraded)
         if not missing:
+            assert self.confinement is not None
+            with contextlib.suppress(OSError):  # it has ended, as the next call says
+                self._watch = Watch(
+                    self._runner,
+                    self._resources,
+                    self._group,
+                    self._storage,
+                    pauses=self.confinement.quotas.get("cpu") == "polling",
+                )
             return
         ended = self._has_ended()
         self._kill()
@@ -413,7 +425,7 @@ class ChildTransport:
         # No checkpoint between taking frames and returning them: a cancellation there would lose what was taken.
         await trio.lowlevel.checkpoint()
         while True:
-            await self._check_storage()
+            await self._check_quotas()
             ended = self._has_ended()
             received = self.receive_rest()
             if received:
@@ -435,16 +447,14 @@ class ChildTransport:
             if poll.cancelled_caught:
                 self._empty_wakes = 0
 
-    async def _check_storage(self) -> None:
-        """Ends a plugin whose folder holds more than its manifest grants. Looks once a second."""
-        if self._storage is None or trio.current_time() < self._storage_measured + STORAGE_SECONDS or self._has_ended():
+    async def _check_quotas(self) -> None:
+        """Notes what has run out, and ends a plugin that took more than its manifest grants."""
+        if self._watch is None or self._has_ended():
             return
-        size, entries = await trio.to_thread.run_sync(measure, self._storage)
-        self._storage_measured = trio.current_time()
-        most = self._resources.storage or 0
-        if size > most or entries > MOST_ENTRIES:
-            what = f"{size} bytes of the {most}" if size > most else f"more than {MOST_ENTRIES} files, the most"
-            self._doom(f"its storage holds {what} that it may", cause="quota")
+        exhausted, breach = await self._watch.look()
+        self._exhausted += exhausted
+        if breach:
+            self._doom(breach, cause="quota")
 
     def _hung_up(self) -> bool:
         """Whether the control channel is closed, or says what nobody asked for. While an answer is owed, its waiter hears it."""
@@ -470,8 +480,10 @@ class ChildTransport:
             shutdown = ends.shutdown_request
         try:
             messages = self._allowed(ends.read_messages(MAX_MESSAGES))
+            exhausted, self._exhausted = self._exhausted, []
             # Frames last: an error about the messages would lose them.
-            return Received(frames=ends.read(MAX_FRAMES, self._ring_bytes // 4), messages=messages, shutdown=shutdown)
+            frames = ends.read(MAX_FRAMES, self._ring_bytes // 4)
+            return Received(frames=frames, messages=messages, shutdown=shutdown, exhausted=exhausted)
         except RingCorrupt as error:
             self._doomed = self._doomed or ChildEnded(error.message, cause="corrupt-ring", remedy=error.remedy)
             self._kill()
@@ -553,6 +565,8 @@ class ChildTransport:
         if self._over:
             raise LifecycleError(f"{self._name}: stop was called out of order (it has ended)", remedy="stop once, before unload")
         self._over = True
+        if self._watch is not None:
+            self._watch.let_go()
         ends.begin_stop()
         limit = self._deadlines.stop
         with trio.CancelScope(shield=True):
@@ -626,6 +640,8 @@ class ChildTransport:
         for poll in (self._sources, self._answers):
             if poll is not None:
                 poll.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -642,7 +658,7 @@ class ChildTransport:
 
     def silence(self) -> float | None:
         """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
-        if self._channel is None or self._channel.closed or not self._asked_start:
+        if self._channel is None or self._channel.closed or not self._asked_start or (self._watch and self._watch.paused):
             return None
         if self._heartbeat is None and not self._channel.heartbeat_asked:
             return None
