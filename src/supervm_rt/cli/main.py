@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from supervm_rt import __version__
-from supervm_rt.cli import chain, demo, forks, mirror, plugin, run, sink, tail
+from supervm_rt.cli import chain, demo, forks, mirror, plugin, plugins, run, sink, tail
 from supervm_rt.errors import ConfigurationError, ManifestError, SuperVMError
 
 FAILED = 1
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"supervm-rt {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (run, mirror, chain, tail, sink, plugin, forks, demo):
+    for module in (run, mirror, chain, tail, sink, plugin, plugins, forks, demo):
         module.add_commands(commands)
     return parser
 

@@ -10,6 +10,7 @@ from typing import Any
 from supervm_rt.cli.node import chain_summary, exit_status, run_node
 from supervm_rt.cli.output import add_json_option, block_text, print_json
 from supervm_rt.runtime import RuntimeConfig
+from supervm_rt.runtime.status import describe
 from supervm_rt.trust.policy import PolicyLevel
 
 
@@ -32,18 +33,7 @@ def _run(options: argparse.Namespace) -> int:
         print_json(
             {
                 "chains": [chain_summary(summary, result.seconds) for summary in result.chains.values()],
-                "plugins": [
-                    {
-                        "plugin": status.plugin,
-                        "chain": status.chain,
-                        "state": str(status.state),
-                        "generation": status.generation,
-                        "placement": status.placement,
-                        "confinement": dataclasses.asdict(status.confinement) if status.confinement else None,
-                        "failure": str(status.failure) if status.failure else None,
-                    }
-                    for status in result.plugins.values()
-                ],
+                "plugins": [describe(status) for status in result.plugins.values()],
                 "seconds": round(result.seconds, 3),
             }
         )

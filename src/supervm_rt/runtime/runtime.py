@@ -20,6 +20,7 @@ from supervm_rt.runtime.chains import ChainPipeline, ChainSummary
 from supervm_rt.runtime.config import ChainDefault, PluginConfig, RuntimeConfig
 from supervm_rt.runtime.retention import keep_retention
 from supervm_rt.runtime.sink import EventSink, Receiver
+from supervm_rt.runtime.status import serve_status
 from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
 from supervm_rt.store import Store
 from supervm_rt.store.feed import BEGINNING, Feed, Last, Subscription
@@ -238,6 +239,7 @@ async def open_runtime(
             nursery.start_soon(feed.run)
             runtime = Runtime(config, store, feed, nursery, sink)
             try:
+                nursery.start_soon(serve_status, runtime, store.path)
                 if config.retention is not None:
                     nursery.start_soon(keep_retention, runtime, store, config.retention)
                 for plugin in config.plugins:
