@@ -140,6 +140,8 @@ static void attach(const struct setup *setup, const struct message *message)
 
 static void load(const char *path)
 {
+    /* What a C library would look for at the end of a thread, when no file can be opened any more. */
+    dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_LOCAL);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
         const char *text = dlerror();

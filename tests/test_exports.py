@@ -88,6 +88,7 @@ def test_the_wheel_ships_headers_types_plugin_and_sample_chain(tmp_path: Path) -
     assert {"supervm_rt/py.typed", "supervm_rt/_abi.pyi", "supervm_rt/ir/_bitcoin.pyi"} <= names
     assert {"supervm_rt/trust/manifest.schema.json", "supervm_rt/runtime/config.schema.json"} <= names
     assert "supervm_rt/plugins/bitcoin-blockfiles/bitcoin-blockfiles.so" in names
+    assert {"supervm_rt/bin/supervm-runner", "supervm_rt/bin/supervm-launch"} <= names
     assert not [name for name in names if name.endswith((".c", ".pyx")) or "/tests/" in name]
     ran = subprocess.run(
         [sys.executable, "-m", "supervm_rt", "demo", "--json"],

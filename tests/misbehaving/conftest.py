@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -40,21 +41,34 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return compile_good
 
 
+@pytest.fixture(scope="session")
+def linked(tmp_path_factory: pytest.TempPathFactory, good: Callable[..., Path]) -> Callable[[Case], Path]:
+    """Makes the library of a case, once for all placements."""
+    folder = tmp_path_factory.mktemp("misbehaving")
+
+    @functools.cache
+    def link(name: str, language: str, chain: str, capability: str) -> Path:
+        macros = (f'-DCHAIN="{chain}"', f'-DCAPABILITY="{capability}"')
+        objects = [folder / f"{name}.o"]
+        _compile(SOURCES / f"{name}.{language}", objects[0], *macros)
+        if name != "missing_export":
+            objects.append(good(*macros))
+        target = folder / f"{name}.so"
+        linker = "g++" if language == "cpp" else "gcc"
+        subprocess.run([linker, "-shared", "-pthread", "-o", target, *objects], check=True)
+        return target
+
+    return lambda case: link(case.name, case.language, case.chain, case.capability)
+
+
 @pytest.fixture
-def misbehaving(tmp_path: Path, good: Callable[..., Path]) -> MakeMisbehaving:
+def misbehaving(tmp_path: Path, linked: Callable[[Case], Path]) -> MakeMisbehaving:
     """Makes a plugin's folder of one case."""
 
     def make(case: Case) -> Path:
         folder = tmp_path / case.name
         folder.mkdir()
-        macros = (f'-DCHAIN="{case.chain}"', f'-DCAPABILITY="{case.capability}"')
-        source = SOURCES / case.source
-        objects = [folder / "plugin.o"]
-        _compile(source, objects[0], *macros)
-        if case.name != "missing_export":
-            objects.append(good(*macros))
-        linker = "g++" if source.suffix == ".cpp" else "gcc"
-        subprocess.run([linker, "-shared", "-pthread", "-o", folder / "plugin.so", *objects], check=True)
+        shutil.copy(linked(case), folder / "plugin.so")
         fields = {
             "id": PLUGIN,
             "name": "misbehaving",
@@ -63,7 +77,7 @@ def misbehaving(tmp_path: Path, good: Callable[..., Path]) -> MakeMisbehaving:
             "capabilities": f"[{case.capability}]",
             "binary": "./plugin.so",
             "restart": "never",
-            "resources": "{memory: 16MB}",
+            "resources": "{memory: 128MB}",
             "security": "{sandbox: false}",
         }
         if case.heartbeat:

@@ -4,8 +4,8 @@ A case says two things that depend on no transport: what the plugin does to the 
 host says of its conduct through the ABI. ``expected`` has one column for each placement.
 
 In the host's own process nothing can be done against harm. There the cases of class *kills its process* are run in a process of
-their own, as a positive control, and those that only change their process are seen to have changed it. A placement with a process
-between plugin and host gets a column of its own, in which harm too has an outcome.
+their own, as a positive control, and those that only change their process are seen to have changed it. In a sandboxed child harm
+has an outcome too: the call is refused, or the child's end is named; and nothing is ever left.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Expected:
     later: bool = True
     """Whether the host can still load another plugin. Where it cannot, the dynamic linker's lock is held for ever, and so the
     test is made in a process of its own that ends as the command line does."""
+    says_done: bool = True
+    """It says when its misdeed is done; else it is stopped as soon as it runs."""
     short: bool = False
     """Calls into it get short deadlines, because one of them does not return."""
 
@@ -84,12 +86,22 @@ class Case:
 
 
 def _contained(
-    name: str, expected: Expected, *, chain: str = "dev", capability: str = "block_stream", heartbeat: str = ""
+    name: str,
+    expected: Expected,
+    *,
+    child: Expected | None = None,
+    chain: str = "dev",
+    capability: str = "block_stream",
+    heartbeat: str = "",
 ) -> Case:
-    return Case(name, {Placement.IN_PROCESS: expected}, chain=chain, capability=capability, heartbeat=heartbeat)
+    columns = {Placement.IN_PROCESS: expected, Placement.CHILD: child or expected}
+    return Case(name, columns, chain=chain, capability=capability, heartbeat=heartbeat)
 
 
-def _abandoned(name: str, failure: str, *, later: bool = True, blocks: int | None = None, ends: bool = True) -> Case:
+def _abandoned(
+    name: str, failure: str, *, child: Expected | None = None, later: bool = True, blocks: int | None = None, ends: bool = True
+) -> Case:
+    """``child``: where it is not the same failure, without anything being left."""
     return _contained(
         name,
         Expected(
@@ -102,15 +114,26 @@ def _abandoned(name: str, failure: str, *, later: bool = True, blocks: int | Non
             later=later,
             short=True,
         ),
+        child=child or Expected(failure=failure, ends=ends, blocks=blocks, short=True),
     )
 
 
-def _kills(name: str, number: signal.Signals | None = None, status: int | None = None, language: str = "c") -> Case:
-    return Case(name, {}, Kills(number, status), language=language)
+def _kills(
+    name: str,
+    number: signal.Signals | None = None,
+    status: int | None = None,
+    *,
+    child: Expected | None = None,
+    language: str = "c",
+) -> Case:
+    """``child``: where it does not end its process there, because the call is refused."""
+    named = f"it crashed ({number.name})" if number else f"its process ended by itself with status {status}"
+    return Case(name, {Placement.CHILD: child or Expected(failure=named, ends=True)}, Kills(number, status), language=language)
 
 
-def _changes(name: str, *what: str, blocks: int | None = None) -> Case:
-    return Case(name, {Placement.IN_PROCESS: Expected(leaves=frozenset(what), blocks=blocks)}, Changes(frozenset(what)))
+def _changes(name: str, *what: str, child: Expected, blocks: int | None = None) -> Case:
+    columns = {Placement.IN_PROCESS: Expected(leaves=frozenset(what), blocks=blocks), Placement.CHILD: child}
+    return Case(name, columns, Changes(frozenset(what)))
 
 
 CASES = (
@@ -129,15 +152,34 @@ CASES = (
     _abandoned("start_never_returns", "plugin_start did not return within 1 s"),
     _abandoned("ends_hosts_thread", "plugin_start did not return within 1 s"),
     _abandoned("init_loops", "plugin_init did not return within 1 s"),
-    _abandoned("manifest_loops", "plugin_get_manifest_json did not return within 3 s"),
+    _abandoned(
+        "manifest_loops",
+        "plugin_get_manifest_json did not return within 3 s",
+        child=Expected(failure="loading did not return within 3 s", ends=True, short=True),
+    ),
     _abandoned("stop_hangs", "plugin_stop did not return within 1 s", ends=False, blocks=10),
     _abandoned("ignores_stopping", "plugin_stop did not return within 1 s", ends=False),
     _abandoned("constructor_hangs", "loading did not return within 3 s", later=False),
-    _abandoned("destructor_hangs", "unloading did not return within 1 s", ends=False, later=False, blocks=10),
-    _abandoned("leaves_thread", "it left threads behind", ends=False),
-    _abandoned("leaves_renamed_thread", "it left threads behind", ends=False),
-    _abandoned("keeps_reservation", "it never committed what it reserved", ends=False, blocks=10),
-    _abandoned("release_hangs", "unloading did not return within 1 s", ends=False, blocks=1),
+    # What is left when it is unloaded goes with its process.
+    _abandoned(
+        "destructor_hangs",
+        "unloading did not return within 1 s",
+        child=Expected(blocks=10),
+        ends=False,
+        later=False,
+        blocks=10,
+    ),
+    _abandoned("leaves_thread", "it left threads behind", child=Expected(), ends=False),
+    _abandoned("leaves_renamed_thread", "it left threads behind", child=Expected(), ends=False),
+    _abandoned("keeps_reservation", "it never committed what it reserved", child=Expected(blocks=10), ends=False, blocks=10),
+    _abandoned(
+        "release_hangs",
+        "unloading did not return within 1 s",
+        # The payload is copied into the ring, and released by the call itself.
+        child=Expected(failure="plugin_start did not return within 1 s", ends=True, blocks=1, short=True),
+        ends=False,
+        blocks=1,
+    ),
     # ---- calls into the host that are wrong
     _contained("null_everywhere", Expected(blocks=0)),
     _contained("foreign_handle", Expected(blocks=0)),
@@ -216,13 +258,21 @@ CASES = (
     # ---- the ring itself
     _contained("corrupts_head", Expected(PluginState.QUARANTINED, "corrupt ring", ends=True, blocks=0, short=True)),
     _contained("corrupts_record", Expected(PluginState.QUARANTINED, "corrupt ring", ends=True, blocks=0, short=True)),
-    # ---- what changes its process: seen to be changed in process, kept for the sandboxed child
-    _changes("changes_process", "directory", "umask", "environment", "locale", blocks=10),
-    _changes("changes_signals", "signals", blocks=10),
-    _changes("leaks_descriptors", "descriptors", blocks=10),
-    _changes("forks", "children", blocks=10),
-    _changes("exhausts_memory", "memory"),
-    # ---- what kills its process: a positive control in process, kept for the sandboxed child
+    # ---- what changes its process: seen to be changed in process; of a child nothing is left
+    _changes(
+        "changes_process",
+        "directory",
+        "umask",
+        "environment",
+        "locale",
+        child=Expected(failure="plugin_start answered 9", ends=True, blocks=0),
+        blocks=10,
+    ),
+    _changes("changes_signals", "signals", child=Expected(blocks=10), blocks=10),
+    _changes("leaks_descriptors", "descriptors", child=Expected(blocks=10), blocks=10),
+    _changes("forks", "children", child=Expected(failure="plugin_start answered 14", ends=True, blocks=10), blocks=10),
+    _changes("exhausts_memory", "memory", child=Expected(failure="plugin_start answered 1", ends=True)),
+    # ---- what kills its process: a positive control in process; the end of a child is named, where it could not be refused
     _kills("throws", signal.SIGABRT, language="cpp"),
     _kills("frees_hosts_memory", signal.SIGABRT),
     _kills("frees_literal", signal.SIGABRT),
@@ -234,7 +284,7 @@ CASES = (
     _kills("crashes", signal.SIGSEGV),
     _kills("crashes_in_constructor", signal.SIGSEGV),
     _kills("overflows_stack", signal.SIGSEGV),
-    _kills("kills_itself", signal.SIGKILL),
+    _kills("kills_itself", signal.SIGKILL, child=Expected(says_done=False)),
     _kills("unmaps_host", signal.SIGSEGV),
-    _kills("closes_descriptors"),
+    _kills("closes_descriptors", child=Expected(failure="plugin_start answered -1", ends=True)),
 )

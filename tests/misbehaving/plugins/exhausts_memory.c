@@ -3,7 +3,7 @@
 
 SUPERVM_EXPORT int plugin_start(void)
 {
-    /* 256 MiB are enough to tell it from a plugin that keeps to its 16 MB, and spare the machine that runs the tests. */
+    /* 256 MiB are enough to tell it from a plugin that keeps to its 128 MB, and spare the machine that runs the tests. */
     for (int each = 0; each < 256; each++) {
         char *piece = malloc(1 << 20);
         if (piece == NULL)
