@@ -100,4 +100,5 @@ def test_the_wheel_ships_headers_types_plugin_and_sample_chain(tmp_path: Path) -
     )
     assert ran.returncode == 0, ran.stderr
     assert str(tmp_path / "installed") in ran.stderr, "the installed plugin and chain were used"
+    assert "sandboxed" in ran.stderr
     assert '"height": 312' in ran.stdout

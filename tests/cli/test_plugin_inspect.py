@@ -74,22 +74,40 @@ __attribute__((constructor)) static void leave(void) { LEAVE; }
 """
 
 
+def leaving(folder: Path, leave: str, *options: str) -> Path:
+    """A plugin whose library does this while it is loaded."""
+    plugin = folder / "plugin"
+    shutil.copytree(HELLO, plugin)
+    (folder / "leaves.c").write_text(LEAVES)
+    command = ["cc", "-shared", "-fPIC", f"-DLEAVE={leave}", *options]
+    subprocess.run([*command, "-o", plugin / "hello.so", folder / "leaves.c"], check=True)
+    return plugin
+
+
 @pytest.mark.parametrize(
-    ("leave", "says"),
+    ("leave", "options", "says"),
     [
-        ("_Exit(0)", "loading it ended the process with status 0"),
-        ("_Exit(3)", "loading it ended the process with status 3"),
-        ("abort()", "loading it ended the process by signal 6"),
+        ("_Exit(0)", (), "its process ended by itself with status 0"),
+        ("_Exit(3)", (), "its process ended by itself with status 3"),
+        ("abort()", (), "it crashed (SIGABRT)"),
+        ("_Exit(0)", ("--without-sandbox",), "loading it ended the process with status 0"),
+        ("abort()", ("--without-sandbox",), "loading it ended the process by signal 6"),
     ],
 )
-def test_a_library_that_ends_its_process_is_told(tmp_path: Path, leave: str, says: str) -> None:
-    folder = tmp_path / "plugin"
-    shutil.copytree(HELLO, folder)
-    (tmp_path / "leaves.c").write_text(LEAVES)
-    subprocess.run(["cc", "-shared", "-fPIC", f"-DLEAVE={leave}", "-o", folder / "hello.so", tmp_path / "leaves.c"], check=True)
-    ran = supervm("plugin", "inspect", folder, "--json")
+def test_a_library_that_ends_its_process_is_told(tmp_path: Path, leave: str, options: tuple[str, ...], says: str) -> None:
+    ran = supervm("plugin", "inspect", leaving(tmp_path, leave), *options, "--json")
     assert ran.status == 1
-    assert ran.json()["fault"] == says
+    assert says in ran.json()["fault"]
+
+
+def test_its_code_has_no_rights_while_it_is_asked(tmp_path: Path) -> None:
+    """Only where that was asked for."""
+    mark = tmp_path / "mark"
+    plugin = leaving(tmp_path, f'fopen("{mark}", "w")', "-include", "stdio.h")
+    assert supervm("plugin", "inspect", plugin, "--json").status == 1
+    assert not mark.exists()
+    supervm("plugin", "inspect", plugin, "--json", "--without-sandbox")
+    assert mark.exists()
 
 
 def test_a_missing_export_is_told_without_loading(tmp_path: Path) -> None:

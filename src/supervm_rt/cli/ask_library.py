@@ -1,6 +1,6 @@
-"""The process that ``plugin inspect`` asks: loads the library that is open at a descriptor, and says what it says of itself.
+"""The process that ``plugin inspect --without-sandbox`` asks: loads the library open at a descriptor, repeats what it says.
 
-A program of its own (``python -m supervm_rt.cli.ask_library DESCRIPTOR``), because a library may crash or hang while it loads.
+A program of its own (``python -m supervm_rt.cli.ask_library DESCRIPTOR``): a library may crash or hang while it loads.
 """
 
 from __future__ import annotations

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.cli.markers import ANSWER, FAULT
 from supervm_rt.cli.output import add_json_option, print_fields, print_json
-from supervm_rt.errors import ManifestMismatch
+from supervm_rt.errors import ManifestMismatch, PluginError
 from supervm_rt.model.manifest import Manifest
+from supervm_rt.model.plugin import Deadlines
 from supervm_rt.runtime.binary import inspect_binary, read_manifest
+from supervm_rt.runtime.config import MIN_RING_BYTES
+from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.trust.manifest import compare_with_binary
 from supervm_rt.trust.policy import Policy, PolicyLevel
 
@@ -36,11 +42,14 @@ def add_commands(commands: Any) -> None:
         "inspect",
         help="the manifest, what the library says of itself, and the extensions that it asks for",
         description="Shows a plugin's manifest, what its library says of itself, and the extensions that it asks for. "
-        "To be asked, the library is loaded in a process of its own, which runs its code with your rights: use --no-load "
-        "for one you do not trust.",
+        "To be asked, the library is loaded in a sandbox, as its manifest describes it, or as tightly as any.",
     )
     action.add_argument("folder", type=Path, metavar="DIR", help="the folder that holds plugin.yaml")
-    action.add_argument("--no-load", action="store_true", help="do not load the library; only read it")
+    way = action.add_mutually_exclusive_group()
+    way.add_argument("--no-load", action="store_true", help="do not load the library; only read it")
+    way.add_argument(
+        "--without-sandbox", action="store_true", help="load it in a plain process: its code runs with all of your rights"
+    )
     add_json_option(action)
     action.set_defaults(command=_inspect)
 
@@ -55,8 +64,10 @@ def _inspect(options: argparse.Namespace) -> int:
         fault: str | None = None
         if facts.missing_exports:
             fault = f"it does not export {', '.join(facts.missing_exports)}"
+        elif options.without_sandbox:
+            said, fault = _compared(manifest, *_ask_plain(library))
         elif not options.no_load:
-            said, fault = _ask(manifest, library)
+            said, fault = _compared(manifest, *trio.run(_ask_sandboxed, manifest, SealedLibrary(data), options.folder))
     finally:
         library.close()
     answer: dict[str, Any] = {
@@ -85,8 +96,30 @@ def _extension(name: str, manifest: Manifest) -> dict[str, Any]:
     return {"known": known, "capability": needs, "granted": granted}
 
 
-def _ask(manifest: Manifest, library: SealedLibrary) -> tuple[Any, str | None]:
-    """(what the library says, what is wrong with it), asked in a process of its own that may crash or hang."""
+async def _ask_sandboxed(manifest: Manifest, library: SealedLibrary, folder: Path) -> tuple[bytes | None, str | None]:
+    """(what the library says, what is wrong with it). Nothing of it has run in this process, and nothing of it is left."""
+    transport = ChildTransport(
+        library,
+        name=manifest.id,
+        generation=1,
+        ring_bytes=MIN_RING_BYTES,
+        heartbeat=None,
+        deadlines=Deadlines(load=_SECONDS_TO_ANSWER),
+        security=dataclasses.replace(manifest.security, read_paths=()),
+        folder=folder,
+        read_paths={},
+        resources=dataclasses.replace(manifest.resources, storage=None),
+    )
+    try:
+        return await transport.load(), None
+    except PluginError as error:
+        return None, str(error)
+    finally:
+        await transport.unload()
+
+
+def _ask_plain(library: SealedLibrary) -> tuple[bytes | None, str | None]:
+    """The same in a process of its own that may crash or hang, and has all of the user's rights."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "supervm_rt.cli.ask_library", str(library.fd)],
@@ -105,13 +138,17 @@ def _ask(manifest: Manifest, library: SealedLibrary) -> tuple[Any, str | None]:
     if ANSWER not in done.stdout:
         return None, f"loading it ended the process with status {done.returncode}"
     # The answer comes after all that the library itself may have printed.
-    said = done.stdout.rpartition(ANSWER)[2]
+    return done.stdout.rpartition(ANSWER)[2], None
+
+
+def _compared(manifest: Manifest, said: bytes | None, fault: str | None) -> tuple[Any, str | None]:
+    """(what the library says, as JSON where it is; what is wrong with it)."""
+    if said is None:
+        return None, fault
     try:
         compare_with_binary(manifest, said)
     except ManifestMismatch as error:
-        fault: str | None = str(error)
-    else:
-        fault = None
+        fault = str(error)
     try:
         return json.loads(said), fault
     except (ValueError, RecursionError):

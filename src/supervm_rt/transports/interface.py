@@ -39,7 +39,7 @@ class Confinement:
     def __str__(self) -> str:
         """One line for a person."""
         layers = ["Landlock" if self.landlock else "no Landlock", f"seccomp {self.seccomp_profile}", f"user {self.user}"]
-        layers += [f"{name} by {means}" for name, means in self.quotas.items()]
+        layers += [f"{name}: {means}" for name, means in self.quotas.items()]
         if not self.degraded:
             return f"sandboxed (namespaces, {', '.join(layers)})"
         return f"sandboxed in degraded mode, without namespaces ({', '.join(layers)})"
