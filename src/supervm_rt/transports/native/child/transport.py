@@ -25,7 +25,7 @@ from supervm_rt.transports.native.child.output import Allowance, Output
 from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
-from supervm_rt.transports.native.child.verifying import receive_with_sender, what_is_missing
+from supervm_rt.transports.native.child.verifying import receive_with_sender, user_of, what_is_missing
 from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
 from supervm_rt.trust.policy import Placement
 
@@ -261,6 +261,9 @@ class ChildTransport:
         missing = what_is_missing(self._runner, namespaces=not self._process.degraded)
         if not missing:
             assert self.confinement is not None
+            user = user_of(self._runner)
+            if user is not None:  # it may be the owner of what it reads
+                self.confinement = dataclasses.replace(self.confinement, user=user)
             with contextlib.suppress(OSError):  # it has ended, as the next call says
                 self._watch = Watch(
                     self._runner,

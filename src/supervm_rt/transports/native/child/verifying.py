@@ -52,6 +52,12 @@ def what_is_missing(process: int, *, namespaces: bool, proc: Path = Path("/proc"
     return ""
 
 
+def user_of(process: int, *, proc: Path = Path("/proc")) -> int | None:
+    """The user that a process runs as; None: it has ended."""
+    user = _fields(proc / str(process) / "status").get("Uid", "").split()
+    return int(user[1]) if len(user) == 4 else None
+
+
 def _fields(path: Path) -> dict[str, str]:
     """What a status file says; nothing, where the thread has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
