@@ -75,7 +75,7 @@ $(installed): $(ready) $(sources)
 # What bench, fuzz campaigns, sanitizers and models need beyond the tests.
 $(proving): $(installed) tools/prepare-machine
 	@tools/prepare-machine $(PYTHON) proving
-	@$(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris cffi pyzmq
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris cffi iceoryx2 pyzmq
 	@touch $@
 
 $(plugins): $(installed)

@@ -1,4 +1,4 @@
-"""A sandboxed child beside the same plugin in process, and what starting it costs beside a plain process."""
+"""A sandboxed child beside the same plugin in process and beside other ways between two processes; what starting it costs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import trio
 
 from bench.building import TARGET
 from bench.measuring import Row, cpus, in_turns
+from bench.peers import processes, shared_memory
 from supervm_rt import _abi
 from supervm_rt.model.manifest import Capability, Security
 from supervm_rt.model.plugin import Deadlines
@@ -27,6 +28,11 @@ SIZES = {300: "300 B", 64 << 10: "64 KiB"}
 VOLUME = 6 << 30
 MOST_FRAMES = 4_000_000
 AIM = 0.9
+PEERS: dict[str, tuple[Callable[[int, int, int], float], int]] = {
+    "pyzmq ipc": (processes.zmq_rate, 16),
+    "iceoryx2": (shared_memory.iceoryx_rate, 32),
+}
+"""Each with the part of the frames that it moves: a turn of each takes about as long."""
 STARTS = 31
 
 
@@ -81,6 +87,12 @@ async def _rate(count: int, length: int, sandboxed: bool) -> float:
     return count / elapsed
 
 
+def _peer(rate: Callable[[int, int, int], float], count: int, length: int) -> float:
+    consumer, producer = cpus_of_old
+    os.sched_setaffinity(0, {consumer})
+    return rate(count, length, producer)
+
+
 cpus_of_old = cpus()
 """Before anything is pinned."""
 
@@ -106,16 +118,18 @@ def rows(quick: bool) -> Iterator[Row]:
     try:
         for length, size in SIZES.items():
             count = min(VOLUME // length, MOST_FRAMES) // (16 if quick else 1)
-            rates = in_turns(
-                {
-                    "sandboxed": functools.partial(trio.run, _rate, count, length, True),
-                    "in process": functools.partial(trio.run, _rate, count, length, False),
-                }
-            )
+            runs: dict[str, Callable[[], float]] = {
+                "sandboxed": functools.partial(trio.run, _rate, count, length, True),
+                "in process": functools.partial(trio.run, _rate, count, length, False),
+            }
+            for name, (peer, share) in PEERS.items():
+                runs[name] = functools.partial(_peer, peer, max(count // share, 200), length)
+            rates = in_turns(runs)
             factor, unit = (1e6, "M frames/s") if length < 64 << 10 else (1e9 / length, "GB/s")
-            yield Row(
-                f"sandboxed {size}, copy, to in process", rates["sandboxed"] / factor, rates["in process"] / factor, unit, aim=AIM
-            )
+            for name in list(runs)[1:]:
+                aim = AIM if name == "in process" else None
+                row = f"sandboxed {size}, copy, to {name}"
+                yield Row(row, rates["sandboxed"] / factor, rates[name] / factor, unit, aim=aim)
     finally:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, set(cpus_of_old))
