@@ -15,6 +15,7 @@ from supervm_rt.errors import ChildEnded, LifecycleError, PolicyRefused
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.transports.native.child import transport as child_transport
 from supervm_rt.transports.native.child.host import Machine, machine, program
+from supervm_rt.transports.native.child.storage import Storage, Way
 from supervm_rt.transports.native.child.transport import ChildTransport
 from tests.sandbox.support import make_attacker
 
@@ -31,7 +32,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (make_attacker(tmp_path_factory.mktemp("attacker") / "plugin") / "plugin.so").read_bytes()
 
 
-def transport(library: bytes, *, complete: bool = False, resources: Resources | None = None) -> ChildTransport:
+def transport(
+    library: bytes, *, complete: bool = False, resources: Resources | None = None, storage: Path | None = None
+) -> ChildTransport:
     return ChildTransport(
         SealedLibrary(library),
         name="it",
@@ -44,6 +47,7 @@ def transport(library: bytes, *, complete: bool = False, resources: Resources | 
         read_paths={},
         resources=resources or Resources(),
         complete=complete,
+        storage=storage,
     )
 
 
@@ -145,6 +149,21 @@ def test_what_was_said_before_it_ended_is_taken_first(library: bytes) -> None:
         assert [message.text for message in received.messages] == ["says_and_exits answered 0"]
         with pytest.raises(ChildEnded, match="ended by itself with status 3"):
             await it.receive()
+        await it.unload()
+
+    trio.run(main)
+
+
+def test_storage_that_is_only_looked_at_will_not_do_either(
+    library: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(child_transport, "prepare", lambda *_: Storage(Way.FOLDER, tmp_path))
+
+    async def main() -> None:
+        it = transport(library, complete=True, resources=Resources(storage=1 << 20), storage=tmp_path)
+        with pytest.raises(PolicyRefused, match="cannot enforce the quota of storage") as refused:
+            await it.load()
+        assert "run the node as root" in refused.value.remedy
         await it.unload()
 
     trio.run(main)

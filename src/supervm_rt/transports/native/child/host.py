@@ -24,7 +24,7 @@ USERS = 100_000_000
 NOBODY = 65_534
 _PROBE_SECONDS = 10
 
-LIBRARY_FOLDERS = ("/lib", "/lib64", "/lib32", "/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/local/lib")
+LIBRARY_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
 LINKER_CACHE = "/etc/ld.so.cache"
 
 _LANDLOCK_CREATE_RULESET = 444

@@ -1,0 +1,119 @@
+"""Faults of the sandbox: of what is around a child, and of what its host believes."""
+
+from __future__ import annotations
+
+from faults.fault import Fault
+
+CHILD = "src/supervm_rt/transports/native/child"
+TRANSPORT = f"{CHILD}/transport.py"
+AGAINST = "tests/sandbox/test_against_the_host.py"
+CONSTRUCTOR = f"{AGAINST}::test_a_constructor_is_confined_before_it_runs"
+ATTACKS = "tests/sandbox/test_attacks.py"
+QUOTAS = "tests/sandbox/test_quotas.py"
+
+FAULTS = (
+    Fault(
+        "the-child-is-believed",
+        "the host does not ask the kernel what is around a child",
+        TRANSPORT,
+        "        missing = what_is_missing(self._runner, namespaces=not self._process.degraded)\n",
+        '        missing = ""\n',
+        ("pytest", f"{AGAINST}::test_what_a_constructor_says_in_the_runners_place_is_not_believed"),
+    ),
+    Fault(
+        "constructors-choose-the-program",
+        "a constructor may put up a seccomp program of its own in the place of the second one",
+        "runner/confine.c",
+        "        CALL(SYS_seccomp, 5),\n",
+        "        CALL(SYS_getpid, 5),\n",
+        ("pytest", f"{CONSTRUCTOR}[install_program]"),
+    ),
+    Fault(
+        "the-second-program-can-be-mapped-over",
+        "a mapping may take the place of the program that is kept",
+        "runner/confine.c",
+        "        CALL(SYS_mmap, 7),\n",
+        "        CALL(SYS_getpid, 7),\n",
+        ("pytest", f"{CONSTRUCTOR}[map_over_program]"),
+    ),
+    Fault(
+        "a-status-looks-like-a-signal",
+        "a plugin may end with a status that bubblewrap gives for a signal",
+        "runner/confine.c",
+        "        CALL(SYS_exit_group, 3),\n",
+        "        CALL(SYS_getpid, 3),\n",
+        ("pytest", f"{CONSTRUCTOR}[exit_159]"),
+    ),
+    Fault(
+        "threads-of-constructors-stay-outside",
+        "the programs are for the thread that puts them up",
+        "runner/confine.c",
+        "    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, program) != 0)\n",
+        "    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, program) != 0)\n",
+        ("pytest", f"{AGAINST}::test_a_thread_that_a_constructor_left_is_under_the_second_program_too"),
+    ),
+    Fault(
+        "pages-of-the-ring-can-be-removed",
+        "every advice about memory is allowed",
+        f"{CHILD}/profiles/strict.profile",
+        "madvise a2 == MADV_NORMAL\n",
+        "madvise\n",
+        ("pytest", f"{AGAINST}::test_pages_of_the_ring_cannot_be_removed"),
+    ),
+    Fault(
+        "shared-flags-can-be-changed",
+        "a child may clear O_NONBLOCK of what it shares with its host",
+        f"{CHILD}/profiles/strict.profile",
+        "fcntl a1 == F_SETFD\n",
+        "fcntl\n",
+        ("pytest", ATTACKS, "-k", "fails_inside and clear_nonblock"),
+    ),
+    Fault(
+        "unasked-answers-are-taken",
+        "what a child writes to its control channel unasked is ignored",
+        TRANSPORT,
+        '            self._doom("it wrote to its control channel unasked")\n        return True\n',
+        "            return False\n        return True\n",
+        ("pytest", f"{AGAINST}::test_it_is_recognised_and_named[forge_answer]"),
+    ),
+    Fault(
+        "storage-is-not-measured",
+        "a folder may grow beyond what was granted",
+        f"{CHILD}/quotas.py",
+        "        if size > most:\n",
+        "        if size < 0:\n",
+        ("pytest", QUOTAS, "-k", "ends_where_it_is_full"),
+    ),
+    Fault(
+        "written-code-can-be-run",
+        "an image is mounted without noexec",
+        "runner/launch.c",
+        "    int tree = (int)syscall(SYS_fsmount, context, 1 /* close on exec */, (unsigned)CONFINED);\n",
+        "    int tree = (int)syscall(SYS_fsmount, context, 1 /* close on exec */, 6u);\n",
+        ("pytest", QUOTAS, "-k", "code_that_was_written"),
+    ),
+    Fault(
+        "processor-time-is-not-paced",
+        "where there is no control group a plugin takes what it wants",
+        f"{CHILD}/quotas.py",
+        "        if self.paused != (self._cpu_left < 0):\n",
+        "        if self.paused:\n",
+        ("pytest", QUOTAS, "-k", "processor_time"),
+    ),
+    Fault(
+        "groups-of-killed-hosts-stay",
+        "what a killed host left in the control groups is not cleared",
+        f"{CHILD}/cgroups.py",
+        "            _clear(base)\n",
+        "            del base\n",
+        ("pytest", f"{QUOTAS}::test_groups_of_a_host_that_is_gone_are_cleared"),
+    ),
+    Fault(
+        "strict-takes-less",
+        "a quota that is only looked at counts as enforced",
+        "src/supervm_rt/transports/interface.py",
+        '        return [name for name, means in self.quotas.items() if means in {"polling", "nothing"}]\n',
+        '        return [name for name, means in self.quotas.items() if means == "nothing"]\n',
+        ("pytest", "tests/sandbox/test_transport.py::test_storage_that_is_only_looked_at_will_not_do_either"),
+    ),
+)
