@@ -122,7 +122,7 @@ class Tree:
     def _products(self) -> dict[Path, tuple[bytes, os.stat_result]]:
         """What a build makes, as it is now."""
         found = [*self.path.glob("build/cython/**/*.c"), *self.path.glob("build/lib*/**/*.so")]
-        found += [*self.path.glob("src/**/*.so"), *self.path.glob("plugins/**/*.so")]
+        found += [*self.path.glob("src/**/*.so"), *self.path.glob("plugins/**/*.so"), *self.path.glob("src/*/bin/*")]
         return {path: (path.read_bytes(), path.stat()) for path in found if path.is_file() and not path.is_symlink()}
 
     def _restore(self, products: dict[Path, tuple[bytes, os.stat_result]]) -> None:
@@ -139,7 +139,7 @@ def _builder(file: str) -> tuple[str, ...] | None:
     path = Path(file)
     if path.parts[0] == "plugins" and path.suffix in {".c", ".h"}:
         return ("make", "-C", str(Path(*path.parts[:2])))
-    if path.parts[0] in {"src", "include"} and path.suffix in {".c", ".h", ".pyx", ".pxd"}:
+    if path.parts[0] in {"src", "include", "runner"} and path.suffix in {".c", ".h", ".pyx", ".pxd"}:
         return EXTENSION
     return None
 
