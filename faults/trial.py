@@ -55,6 +55,7 @@ def run(command: tuple[str, ...], tree: Path, *, bytecode: bool = False) -> Tria
     if not bytecode:
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
     with tempfile.TemporaryDirectory(prefix="supervm-fault-") as folder:
+        Path(folder).chmod(0o755)  # some tests run processes of other users
         report = Path(folder, "report.xml")
         options = (*PYTEST_OPTIONS, f"--junitxml={report}") if is_pytest else ()
         output = Path(folder, "output")

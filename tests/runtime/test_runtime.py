@@ -16,6 +16,8 @@ import supervm_rt
 from supervm_rt import EventKind, HostEvent, PluginConfig, PluginState, PolicyLevel, RuntimeConfig
 from supervm_rt.errors import ConfigurationError, ManifestError, StoreFull, StoreLocked
 from supervm_rt.runtime.lifecycle import ENDED, TRANSITIONS
+from supervm_rt.trust.policy import Placement
+from tests.runtime.support import IN_CHILD
 
 MakePlugin = Callable[..., Path]
 
@@ -184,7 +186,8 @@ def test_a_receiver_that_fails_is_taken_off_and_harms_nobody(
     assert "taken off" in caplog.text
 
 
-def test_a_plugin_that_knows_only_the_specification(tmp_path: Path, make_plugin: MakePlugin) -> None:
+@pytest.mark.parametrize("placement", [Placement.IN_PROCESS, IN_CHILD], ids=str)
+def test_a_plugin_that_knows_only_the_specification(tmp_path: Path, make_plugin: MakePlugin, placement: Placement) -> None:
     """It can log, report and submit; it never says end of input, and is not killed for being quiet."""
     folder = make_plugin(
         "quiet_v0", id="org.example.v0", name="quiet", version="0.1.0", chain="bitcoin", capabilities="[submit_tx]"
@@ -192,7 +195,7 @@ def test_a_plugin_that_knows_only_the_specification(tmp_path: Path, make_plugin:
     events: list[HostEvent] = []
 
     async def main() -> None:
-        of = config(tmp_path / "store.db", PluginConfig(path=folder))
+        of = config(tmp_path / "store.db", PluginConfig(path=folder, placement=placement))
         async with supervm_rt.open_runtime(of, receivers=(events.append,)) as runtime:
             await runtime.wait_idle()
             assert runtime.plugins["org.example.v0"].state is PluginState.RUNNING

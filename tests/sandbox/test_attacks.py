@@ -50,6 +50,8 @@ EXPECTED: dict[str, int | str] = {
     "set_up_uring": FORBIDDEN,
     "use_keys": FORBIDDEN,
     "open_process": FORBIDDEN,
+    "clear_death_signal": errno.EPERM,
+    "leave_session": errno.EPERM,
     "raise_limit": errno.EPERM,
     "clear_nonblock": errno.EPERM,
     "read_environment": errno.ENOENT,

@@ -183,6 +183,9 @@ static int set_up_uring(const struct aim *aim) { (void)aim; char parameters[120]
 static int use_keys(const struct aim *aim) { (void)aim; return said(syscall(SYS_keyctl, 0, -3, 0)); }
 static int open_process(const struct aim *aim) { (void)aim; return said(syscall(434, getpid(), 0)); }
 
+/* So as to outlive the host. */
+static int clear_death_signal(const struct aim *aim) { (void)aim; return said(prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)); }
+static int leave_session(const struct aim *aim) { (void)aim; return getpgrp() == getpid() ? 0 : said(setsid()); }
 static int raise_limit(const struct aim *aim)
 {
     (void)aim;
@@ -303,7 +306,7 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
     X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(crash) X(abort_it) X(exit_0) X(exit_159) \
-    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn)
+    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn) X(clear_death_signal) X(leave_session)
 
 static int attack(const char *name, const struct aim *aim)
 {
