@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -254,6 +255,10 @@ const char *confine_guard(void)
         WORD(3, 0),
         BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MREMAP_FIXED, 0, 5),
         REFUSE_LOW(4),
+        CALL(SYS_remap_file_pages, 1),
+        REFUSE,
+        CALL(SYS_shmat, 3),
+        REFUSE_BIT(2, SHM_REMAP),
         CALL(SYS_mmap, 7),
         WORD(3, 0),
         BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MAP_FIXED, 0, 5),

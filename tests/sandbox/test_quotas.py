@@ -103,7 +103,7 @@ def test_code_that_was_written_cannot_be_run_not_even_while_the_library_is_loade
     assert seen["log"] == [f"make_program answered {errno.EPERM}"]
 
 
-@pytest.mark.skipif(USER != 0, reason="only root mounts a file system")
+@pytest.mark.skipif(USER != 0, reason="needs root: only root mounts a file system")
 def test_storage_grows_and_shrinks_with_its_grant(tmp_path: Path) -> None:
     for number, size in enumerate((4, 12, 3)):
         folder = grants(tmp_path, f"{{storage: {size}MiB}}")

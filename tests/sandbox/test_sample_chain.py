@@ -85,7 +85,7 @@ def closed_blocks(folder: Path, owner: int) -> Path:
     return blocks
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what belongs to others")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root reads what belongs to others")
 @pytest.mark.parametrize("owner", [0, 5678], ids=["root", "another user"])
 def test_a_closed_folder_of_whomever_is_read(sandboxed: str, tmp_path: Path, outside: Path, owner: int) -> None:
     blocks = closed_blocks(outside, owner)
@@ -99,7 +99,7 @@ def test_a_closed_folder_of_whomever_is_read(sandboxed: str, tmp_path: Path, out
 def not_mapping(outside: Path) -> Iterator[Path]:
     """A folder on a file system that cannot map owners."""
     if subprocess.run(["mount", "-t", "ramfs", "supervm-test", outside], check=False, capture_output=True).returncode != 0:
-        pytest.skip("root may mount nothing here")
+        pytest.skip("needs root: one who may mount")
     try:
         outside.chmod(0o755)
         yield outside
@@ -107,7 +107,7 @@ def not_mapping(outside: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", outside], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what belongs to others")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root reads what belongs to others")
 def test_where_owners_cannot_be_mapped_it_runs_as_the_owner(sandboxed: str, tmp_path: Path, not_mapping: Path) -> None:
     blocks = closed_blocks(not_mapping, owner=5678)
     found, events = mirrored(tmp_path / "store.db", shipped_plugin("bitcoin-blockfiles"), blocks)
@@ -116,7 +116,7 @@ def test_where_owners_cannot_be_mapped_it_runs_as_the_owner(sandboxed: str, tmp_
     assert confined.data["user"] == 5678
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what belongs to others")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root reads what belongs to others")
 def test_where_the_owner_is_root_as_well_it_says_that_nothing_helps(tmp_path: Path, not_mapping: Path) -> None:
     blocks = closed_blocks(not_mapping, owner=0)
     with pytest.raises(AssertionError, match="cannot be made readable for the sandbox's user"):
