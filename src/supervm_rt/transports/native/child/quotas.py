@@ -23,7 +23,7 @@ CPU_SECONDS = 0.1
 """Between two looks at the processor time that only the host limits."""
 CPU_BURST = 1.0
 """So many seconds of its share may be used at once, and so many be owed at most."""
-AGAIN_SECONDS = 60.0
+AGAIN_SECONDS = 600.0
 """What has run out is told again after so long."""
 _ROOM = 1 / 8
 _MOST_ROOM = 64 << 20
