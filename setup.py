@@ -90,7 +90,7 @@ class Program(Extension):
 
 
 # What the plugin's side of the ABI is made of, in the host's process as in the child.
-PLUGIN_SIDE = ("entries", "host", "lock", "releaser", "ring", "side_ring", "sink", "slot", "wait")
+PLUGIN_SIDE = ("entries", "host", "lock", "network", "releaser", "ring", "side_ring", "sink", "slot", "wait")
 PROGRAMS = (
     Program(
         "supervm-runner",

@@ -60,6 +60,7 @@ struct setup {
 
 #define SETUP_PLUGIN_BY_DESCRIPTOR 1u /* The library is the last descriptor, else PLUGIN_PATH. */
 #define SETUP_LANDLOCK_REQUIRED 2u
+#define SETUP_NETWORK 4u /* The socket of supervm.net/1 is the sixth descriptor. */
 
 #define PLUGIN_PATH "/plugin.so"
 
@@ -71,7 +72,7 @@ struct grant {
 };
 
 #define CONTROL_MAX_BYTES (4u << 20)
-#define CONTROL_DESCRIPTORS 6
+#define CONTROL_DESCRIPTORS 7
 
 struct message {
     struct control_header header;

@@ -24,6 +24,7 @@
 #include "slot.h"
 
 #define MAX_MANIFEST_BYTES (1u << 20)
+#define RING_DESCRIPTORS 5
 #define STATUS_NO_HOST 0
 #define STATUS_FAILED 1
 #define STATUS_USAGE 2
@@ -132,10 +133,12 @@ static void attach(const struct setup *setup, const struct message *message)
         error = side_ring_attach(&side, setup->side_ring_bytes, descriptors[3], descriptors[4], &bell);
     if (error)
         fail(FAULT_CONFINEMENT, "mapping the rings");
-    for (int index = 1; index < 5; index++)
+    for (int index = 1; index < RING_DESCRIPTORS; index++)
         close(descriptors[index]);
     slot_prepare(slot, &ring, &side, descriptors[0], setup->heartbeat_ms);
     slot->used = true;
+    if (setup->flags & SETUP_NETWORK && network_attach(slot, descriptors[RING_DESCRIPTORS]) != 0)
+        fail(FAULT_CONFINEMENT, "the socket for the network");
 }
 
 static void load(const char *path)
@@ -196,7 +199,7 @@ static void set_up(void)
     bool by_descriptor = message.header.length >= sizeof *setup && setup->flags & SETUP_PLUGIN_BY_DESCRIPTOR;
     if (message.header.kind != CONTROL_SETUP || message.header.length < sizeof *setup ||
         (uint64_t)setup->loading_bytes + setup->running_bytes + setup->paths_bytes != message.header.length - sizeof *setup ||
-        message.descriptor_count != (by_descriptor ? CONTROL_DESCRIPTORS : CONTROL_DESCRIPTORS - 1))
+        message.descriptor_count != RING_DESCRIPTORS + !!(setup->flags & SETUP_NETWORK) + by_descriptor)
         fail(FAULT_CONFINEMENT, "a setup of this form");
     const uint8_t *loading = message.bytes + sizeof *setup;
     const uint8_t *running = loading + setup->loading_bytes;
@@ -213,14 +216,14 @@ static void set_up(void)
     start_caller();
     char path[64] = PLUGIN_PATH;
     if (by_descriptor)
-        snprintf(path, sizeof path, "/proc/self/fd/%d", message.descriptors[CONTROL_DESCRIPTORS - 1]);
+        snprintf(path, sizeof path, "/proc/self/fd/%d", message.descriptors[message.descriptor_count - 1]);
     fail_confinement(confine_calls(loading, setup->loading_bytes));
     fail_confinement(confine_guard());
     control_send(control, CONTROL_ENTERED, landlock, NULL, 0);
     load(path);
     fail_confinement(confine_finally());
     if (by_descriptor)
-        close(message.descriptors[CONTROL_DESCRIPTORS - 1]);
+        close(message.descriptors[message.descriptor_count - 1]);
     free(message.bytes);
 }
 

@@ -34,5 +34,9 @@ typedef int32_t supervm_status;
 #define SUPERVM_WRONG_STATE (-10)
 /* The host has no memory left for this. */
 #define SUPERVM_NO_MEMORY (-11)
+/* What the call waited for did not happen within its timeout. */
+#define SUPERVM_TIMED_OUT (-12)
+/* The other end cannot be reached, or does not take the connection. */
+#define SUPERVM_UNREACHABLE (-13)
 
 #endif

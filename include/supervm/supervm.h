@@ -5,6 +5,7 @@
 #include "block_sink.h"
 #include "config.h"
 #include "heartbeat.h"
+#include "net.h"
 #include "plugin.h"
 #include "resume.h"
 #include "status.h"

@@ -28,6 +28,7 @@ from supervm_rt.runtime import (
 )
 from supervm_rt.store import Store
 from supervm_rt.store.feed import Feed, FeedEvent, Last, Retention, Subscription, SubscriptionStatistics, open_feed
+from supervm_rt.trust.network import NetworkPolicy
 from supervm_rt.trust.policy import PolicyLevel
 
 try:
@@ -57,6 +58,7 @@ __all__ = [
     "HostEvent",
     "Last",
     "Manifest",
+    "NetworkPolicy",
     "PluginConfig",
     "PluginState",
     "PluginStatus",

@@ -144,6 +144,7 @@ cdef extern from "slot.h" nogil:
     int slot_grant(c_slot *slot, uint32_t grants, const char *configuration, uint64_t configuration_length,
                    const uint8_t *position, uint64_t position_length)
     void slot_close(c_slot *slot)
+    int network_attach(c_slot *slot, int socket)
     void slot_sign_of_life(c_slot *slot)
     c_bool slot_sink_is_busy(const c_slot *slot)
     uint64_t sink_max_payload(const c_slot *slot)

@@ -127,6 +127,7 @@ class NativePlugin:
         """What plugin_get_manifest_json returned, freed again by plugin_free_string. Raises LoadError for NULL or above 1 MiB."""
     def grant(self, *, capabilities: frozenset[str], configuration: bytes, position: bytes | None) -> None:
         """Says what host_get_extension and the four callbacks may answer from now on. To be called before init, once."""
+    def attach_network(self, descriptor: int) -> None: ...
     def set_route(self, routed: bool) -> None:
         """Whether the host has a way for transactions of the plugin; without one they are answered NO_ROUTE, as at first."""
     def init(self) -> int:

@@ -60,6 +60,8 @@ STATUS_NAMES = {
     -9: "NOT_FOUND",
     -10: "WRONG_STATE",
     -11: "NO_MEMORY",
+    -12: "TIMED_OUT",
+    -13: "UNREACHABLE",
 }
 
 cdef enum:
@@ -537,6 +539,15 @@ cdef class NativePlugin:
         if slot_grant(self.place, grants, configuration_bytes, len(configuration_bytes), position_pointer, position_length) != 0:
             raise MemoryError
         self.phase = PHASE_GRANTED
+
+    def attach_network(self, int descriptor):
+        """Gives the plugin supervm.net/1 over a copy of this socket, which holds the host's greeting. Before grant, once."""
+        self.use()
+        if self.phase != PHASE_LOADED:
+            self.refuse("attach_network", "call it once, before grant")
+        error = network_attach(self.place, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3))
+        if error != 0:
+            raise OSError(error, os.strerror(error))
 
     def set_route(self, routed):
         """Says whether the host has a way for transactions that the plugin submits. Without one they answer NO_ROUTE."""

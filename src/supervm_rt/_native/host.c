@@ -96,6 +96,8 @@ const void *slot_get_extension(struct slot *slot, const char *id)
         return (grants & SLOT_BLOCK_STREAM) ? &slot->resume : NULL;
     if (strcmp(id, SUPERVM_CONFIG_1) == 0)
         return &slot->config;
+    if (strcmp(id, SUPERVM_NET_1) == 0)
+        return slot->network.socket >= 0 ? &slot->net : NULL;
     if (strcmp(id, SUPERVM_HEARTBEAT_1) == 0) {
         atomic_store_explicit(&slot->ring->producer->words.heartbeat_asked, 1, memory_order_relaxed);
         return &slot->heartbeat;

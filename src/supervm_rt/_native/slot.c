@@ -76,11 +76,13 @@ void slot_prepare(struct slot *slot, struct ring *ring, struct side_ring *side, 
         .beat = heartbeat_beat,
     };
     slot->resume = (struct supervm_resume_1){.struct_size = sizeof slot->resume, .host = slot, .position = resume_position};
+    network_prepare(slot);
     slot_sign_of_life(slot);
 }
 
 void slot_forget(struct slot *slot)
 {
+    network_detach(slot);
     free(slot->configuration);
     free(slot->position);
     slot->configuration = NULL;

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "lock.h"
+#include "network.h"
 #include "record.h"
 #include "releaser.h"
 #include "side_ring.h"
@@ -33,6 +34,7 @@ struct slot {
     struct supervm_config_1 config;
     struct supervm_heartbeat_1 heartbeat;
     struct supervm_resume_1 resume;
+    struct supervm_net_1 net;
 
     bool used; /* The host's; one thread at a time. */
     _Atomic uint32_t grants;
@@ -47,6 +49,8 @@ struct slot {
     uint64_t configuration_length;
     uint8_t *position;
     uint64_t position_length;
+
+    struct network network;
 
     /* The publishers' own. */
     _Alignas(64) struct owner_lock lock;

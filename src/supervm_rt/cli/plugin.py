@@ -29,8 +29,9 @@ _HOST_EXTENSIONS = {
     "supervm.resume/1": "block_stream",
     "supervm.config/1": None,
     "supervm.heartbeat/1": None,
+    "supervm.net/1": "network",
 }
-"""Each extension that this host has, and the capability that it needs."""
+"""Each extension that this host has, and what it needs: a capability, or the manifest's list of what it may reach."""
 _SECONDS_TO_ANSWER = 30
 
 
@@ -92,7 +93,8 @@ def _inspect(options: argparse.Namespace) -> int:
 def _extension(name: str, manifest: Manifest) -> dict[str, Any]:
     needs = _HOST_EXTENSIONS.get(name)
     known = name in _HOST_EXTENSIONS
-    granted = known and (needs is None or needs in map(str, manifest.capabilities))
+    has = {*map(str, manifest.capabilities), *(["network"] if manifest.network else [])}
+    granted = known and (needs is None or needs in has)
     return {"known": known, "capability": needs, "granted": granted}
 
 
@@ -175,6 +177,10 @@ def _manifest_json(manifest: Manifest) -> dict[str, Any]:
             "seccomp_profile": manifest.security.seccomp_profile,
             "read_paths": list(manifest.security.read_paths),
         },
+        "network": {
+            "allow": [str(entry) for entry in manifest.network.allow],
+            "listen": [str(entry) for entry in manifest.network.listen],
+        },
         "signature": manifest.signature,
         "heartbeat": manifest.heartbeat,
         "restart": str(manifest.restart),
@@ -184,7 +190,8 @@ def _manifest_json(manifest: Manifest) -> dict[str, Any]:
 
 def _show(answer: dict[str, Any]) -> None:
     print("manifest")
-    print_fields({f"  {name}": _plain(value) for name, value in answer["manifest"].items() if value not in (None, "")})
+    written = {name: value for name, value in answer["manifest"].items() if value not in (None, "")}
+    print_fields({f"  {name}": plain for name, value in written.items() if (plain := _plain(value))})
     print("library")
     print_fields({f"  {name}": _plain(value) for name, value in answer["library"].items()})
     print("says of itself")

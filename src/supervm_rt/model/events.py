@@ -25,6 +25,7 @@ class EventKind(enum.StrEnum):
     PLUGIN_METRIC = "plugin.metric"
     PLUGIN_DROPPED = "plugin.dropped"
     PLUGIN_QUOTA = "plugin.quota"
+    PLUGIN_NETWORK = "plugin.network"
     TRANSACTION_SUBMITTED = "transaction.submitted"
     CHAIN_OPENED = "chain.opened"
     CHAIN_REORG = "chain.reorg"

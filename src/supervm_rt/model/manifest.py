@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from supervm_rt.model.network import Network
+
 
 class Capability(enum.StrEnum):
     """What a plugin may ask to do."""
@@ -66,6 +68,8 @@ class Manifest:
     run_mode: RunMode = RunMode.NATIVE
     resources: Resources = Resources()
     security: Security = Security()
+    network: Network = Network()  # noqa: RUF009 - frozen
+    """What it may reach, and where it may be reached."""
     signature: str | None = None
     heartbeat: float | None = None
     """Seconds between two signs of life; None: only a plugin that asks for the heartbeat is held to one."""

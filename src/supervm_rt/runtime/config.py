@@ -15,7 +15,9 @@ from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.store.feed.retention import Retention
+from supervm_rt.transports.network.resolving import Resolver, system_resolver
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES, DocumentFault, check_shape, read_yaml
+from supervm_rt.trust.network import NetworkPolicy
 from supervm_rt.trust.policy import Placement, PolicyLevel
 from supervm_rt.trust.units import parse_bytes, parse_seconds
 
@@ -71,6 +73,8 @@ class PluginConfig:
     """None: the manifest's."""
     placement: Placement | None = None
     """Where its code runs; None: in a sandbox where its manifest or the policy wants one, else in the host's process."""
+    network: NetworkPolicy | None = None
+    """What the operator grants of the network that its manifest lists; None: he said nothing."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """The plugin's own configuration, handed over as JSON."""
     settings_folder: Path | None = None
@@ -105,6 +109,8 @@ class RuntimeConfig:
     """Where plugins that may write have their folders, one each; None: beside the store, under its name with ``.plugins``."""
     rejection_limit: int = 10_000
     """A plugin whose rejected blocks exceed this within one life is quarantined."""
+    resolver: Resolver = system_resolver
+    """From a host name that a plugin asks for to addresses, as texts: called on a thread, for names that the plugin may reach."""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a ring that cannot be."""
@@ -164,9 +170,17 @@ def _plugin(item: Mapping[str, Any], index: int, folder: Path) -> PluginConfig:
         orphan_limit=item.get("orphans", DEFAULT_ORPHAN_LIMIT),
         restart=RestartPolicy(item["restart"]) if "restart" in item else None,
         placement=Placement(item["placement"]) if "placement" in item else None,
+        network=_network(item["network"], index) if "network" in item else None,
         settings=settings,
         settings_folder=folder,
     )
+
+
+def _network(item: Mapping[str, Any], index: int) -> NetworkPolicy:
+    try:
+        return NetworkPolicy(**item)
+    except ConfigurationError as error:
+        raise DocumentFault(f"plugins[{index}].{error.message}") from None
 
 
 def _retention(item: Mapping[str, Any]) -> Retention:

@@ -35,6 +35,7 @@ class Runtime:
         self.config = config
         self.sink = sink
         self.policy = Policy(config.policy)
+        self.resolver = config.resolver
         self._store = store
         self._feed = feed
         self._nursery = nursery

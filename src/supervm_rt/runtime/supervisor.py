@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import random
+import socket
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ from supervm_rt.runtime.sink import EventSink
 from supervm_rt.transports.interface import CallOverdue, Confinement, PluginTransport, Received
 from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
+from supervm_rt.transports.network.broker import Broker, Report
+from supervm_rt.transports.network.resolving import Resolver
 from supervm_rt.trust.manifest import compare_with_binary
 from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
 
@@ -56,6 +59,7 @@ class Services(Protocol):
     config: RuntimeConfig
     sink: EventSink
     policy: Policy
+    resolver: Resolver
 
     async def position(self, plugin: str, chain: str) -> bytes | None:
         """The durable position of a plugin on a chain."""
@@ -117,6 +121,7 @@ class PluginSupervisor:
         self._generation = 0
         self._decision: Decision | None = None
         self._transport: PluginTransport | None = None
+        self._broker: Broker | None = None
         self._registration: Registration | None = None
         self._ended_input = False
         self._finished = False
@@ -288,7 +293,7 @@ class PluginSupervisor:
         policy, wanted = self._services.policy, self._config.placement
         placement = policy.placement(self.manifest, wanted)
         library = await trio.to_thread.run_sync(read_library, self._config.path, self.manifest, placement)
-        decision = policy.decide(self.manifest, library.sha256, wanted)
+        decision = policy.decide(self.manifest, library.sha256, wanted, self._config.network)
         self._decision = decision
         self._emit(
             EventKind.POLICY_DECISION,
@@ -300,6 +305,7 @@ class PluginSupervisor:
                 "sha256": library.sha256.hex(),
                 "capabilities": sorted(map(str, decision.capabilities)),
                 "placement": decision.placement,
+                "network": decision.network.as_data(),
                 "warnings": list(decision.warnings),
             },
         )
@@ -316,6 +322,7 @@ class PluginSupervisor:
                 ring_bytes=self._services.config.ring_bytes,
                 heartbeat=self.manifest.heartbeat,
                 deadlines=self._services.config.deadlines,
+                network=self._make_broker(decision),
             )
         return ChildTransport(
             library,
@@ -330,6 +337,32 @@ class PluginSupervisor:
             resources=self.manifest.resources,
             storage=self._services.config.storage_of(self.plugin),
             complete=decision.level is PolicyLevel.STRICT,
+            network=self._make_broker(decision),
+        )
+
+    def _make_broker(self, decision: Decision) -> socket.socket | None:
+        """Puts up what serves the plugin's network, where it was granted any. Returns the plugin's end."""
+        self._broker = None
+        if not decision.network:
+            return None
+        self._broker = Broker(
+            self.plugin, self._generation, decision.network, resolver=self._services.resolver, report=self._tell_network
+        )
+        return self._broker.plugin_end
+
+    async def _serve_network(self, broker: Broker) -> None:
+        try:
+            await broker.run()
+        except SuperVMError as error:
+            self._failed(error)
+
+    def _tell_network(self, report: Report) -> None:
+        severity = Severity.WARNING if report.action in {"refused", "throttled"} else Severity.INFO
+        self._emit(
+            EventKind.PLUGIN_NETWORK,
+            f"{self.plugin}: {report}",
+            severity=severity,
+            data={"host" if name == "name" else name: value for name, value in dataclasses.asdict(report).items()},
         )
 
     async def _bring_up(self, transport: PluginTransport, nursery: trio.Nursery) -> None:
@@ -347,6 +380,8 @@ class PluginSupervisor:
                 position=await self._services.position(self.plugin, self.chain),
             )
             nursery.start_soon(self._receive, transport)
+            if self._broker is not None:
+                nursery.start_soon(self._serve_network, self._broker)
             self._move(PluginState.INITIALISING)
             await transport.init()
             self._move(PluginState.INITIALISED)
@@ -514,6 +549,8 @@ class PluginSupervisor:
 
     async def _end_life(self, transport: PluginTransport) -> None:
         """Stop, take what is left, unload; with deadlines. Runs shielded."""
+        if self._broker is not None:
+            self._broker.close()  # whoever waits for the network waits no more
         try:
             if self._state in {PluginState.STARTING, PluginState.RUNNING}:
                 self._move(PluginState.STOPPING)

@@ -8,6 +8,7 @@ from typing import Any
 from supervm_rt.errors import ManifestError, ManifestMismatch
 from supervm_rt.model.manifest import Capability, Manifest, Resources, RestartPolicy, RunMode, Security
 from supervm_rt.trust.documents import DocumentFault, check_shape, read_yaml
+from supervm_rt.trust.network import parse_network
 from supervm_rt.trust.units import parse_bytes, parse_cores, parse_seconds
 
 FILE_NAME = "plugin.yaml"
@@ -32,6 +33,10 @@ def _manifest(document: dict[str, Any]) -> Manifest:
         raise DocumentFault("binary: a path out of the manifest's folder")
     if binary is not None and "\0" in binary:
         raise DocumentFault("binary: a path with a NUL character")
+    try:
+        network = parse_network(document.get("network", {}))
+    except ValueError as error:
+        raise DocumentFault(str(error)) from None
     return Manifest(
         id=document["id"],
         name=document["name"],
@@ -50,6 +55,7 @@ def _manifest(document: dict[str, Any]) -> Manifest:
             seccomp_profile=security.get("seccomp_profile", "baseline"),
             read_paths=tuple(security.get("read_paths", ())),
         ),
+        network=network,
         signature=document.get("signature"),
         heartbeat=_amount("heartbeat", parse_seconds, document.get("heartbeat")),
         restart=RestartPolicy(document.get("restart", "on-failure")),

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 from supervm_rt.model.manifest import Capability, Manifest
+from supervm_rt.trust.network import NetworkGrant, NetworkPolicy
 
 
 class PolicyLevel(enum.StrEnum):
@@ -33,6 +34,7 @@ class Decision:
     remedy: str = ""
     capabilities: frozenset[Capability] = frozenset()
     placement: Placement | None = None
+    network: NetworkGrant = NetworkGrant()  # noqa: RUF009 - frozen
     warnings: tuple[str, ...] = ()
 
 
@@ -48,8 +50,20 @@ class Policy:
             return Placement.CHILD
         return wanted or Placement.IN_PROCESS
 
-    def decide(self, manifest: Manifest, binary_sha256: bytes, wanted: Placement | None = None) -> Decision:
-        """Whether the plugin may load, where it runs and which capabilities it is granted."""
+    def decide(
+        self,
+        manifest: Manifest,
+        binary_sha256: bytes,
+        wanted: Placement | None = None,
+        network: NetworkPolicy | None = None,
+    ) -> Decision:
+        """Whether the plugin may load, where it runs, and which capabilities and what of the network it is granted.
+
+        ``network``: what the operator says of it.
+        """
+        refused = self._refused_network(manifest, network)
+        if refused is not None:
+            return refused
         if self.level is not PolicyLevel.DEV:
             return Decision(
                 self.level,
@@ -78,5 +92,21 @@ class Policy:
             reason=f"policy dev loads any plugin; this one runs {where} (binary sha256:{binary_sha256.hex()})",
             capabilities=manifest.capabilities,
             placement=placement,
+            network=NetworkGrant(manifest.network, network or NetworkPolicy()),
             warnings=tuple(warnings),
+        )
+
+    def _refused_network(self, manifest: Manifest, network: NetworkPolicy | None) -> Decision | None:
+        """Strict asks the operator for each list that a manifest has; an empty one is an answer."""
+        if self.level is not PolicyLevel.STRICT:
+            return None
+        asked = [name for name in ("allow", "listen") if getattr(manifest.network, name)]
+        missing = [f"network.{name}" for name in asked if network is None or getattr(network, name) is None]
+        if not missing:
+            return None
+        return Decision(
+            self.level,
+            allowed=False,
+            reason=f"its manifest asks for {' and '.join(missing)}, and policy strict needs the operator's own list",
+            remedy="write under network: of this plugin in the node's configuration what it may reach; [] grants nothing",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -39,14 +40,19 @@ class InProcessTransport:
         ring_bytes: int,
         heartbeat: float | None,
         deadlines: Deadlines,
+        network: socket.socket | None = None,
     ) -> None:
-        """``library`` is closed once it is loaded. ``heartbeat``: seconds, from the manifest."""
+        """``library`` is closed once it is loaded. ``heartbeat``: seconds, from the manifest.
+
+        ``network``: the plugin's end of a Broker, closed once the library is loaded.
+        """
         self._library = library
         self._name = name
         self._generation = generation
         self._ring_bytes = ring_bytes
         self._heartbeat = heartbeat
         self._deadlines = deadlines
+        self._network = network
         self._plugin: NativePlugin | None = None
         self._constructed: NativePlugin | None = None
         """Set by the loading thread, before anybody waited for it."""
@@ -111,6 +117,9 @@ class InProcessTransport:
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",
             ) from None
+        if self._network is not None:
+            self._plugin.attach_network(self._network.fileno())
+            self._network.close()
         asking = self._call(self._plugin.manifest_json, "plugin_get_manifest_json")
         with trio.CancelScope(shield=True):
             said = await asking.wait(self._deadlines.load)

@@ -77,6 +77,7 @@ def setup(
     limits: Limits,
     heartbeat_ms: int,
     plugin_by_descriptor: bool,
+    network: bool,
     landlock_required: bool,
     loading: bytes,
     running: bytes,
@@ -84,7 +85,7 @@ def setup(
 ) -> bytes:
     """The first message. ``paths``: ("r" or "w", path)."""
     named = b"".join(f"{mode}{path}\0".encode("utf-8", "surrogateescape") for mode, path in paths)
-    flags = (1 if plugin_by_descriptor else 0) | (2 if landlock_required else 0)
+    flags = (1 if plugin_by_descriptor else 0) | (2 if landlock_required else 0) | (4 if network else 0)
     fixed = SETUP.pack(
         ring_bytes,
         side_ring_bytes,

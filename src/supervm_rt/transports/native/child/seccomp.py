@@ -8,6 +8,7 @@ import fcntl
 import mmap
 import os
 import re
+import socket
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from supervm_rt.errors import ConfigurationError, HostError
 MAX_PROFILE_BYTES = 1 << 16
 MAX_INSTRUCTIONS = 4096
 SHIPPED = ("strict", "baseline")
-SECTIONS = ("running", "loading", "reading", "storage")
+SECTIONS = ("running", "loading", "reading", "storage", "network")
 
 _O_TMPFILE = 0o20000000
 """The bit that tells it from O_DIRECTORY, which it includes."""
@@ -62,6 +63,12 @@ _VALUES = {
     "CLONE_SIGHAND": 0x800,
     "CLONE_THREAD": 0x10000,
     "CLONE_NAMESPACES": _CLONE_NAMESPACES,
+    **{name: getattr(socket, name) for name in ("SOL_SOCKET", "IPPROTO_TCP", "MSG_FASTOPEN")},
+    **{f"SO_{name}": getattr(socket, f"SO_{name}") for name in ("ERROR", "TYPE", "KEEPALIVE", "RCVTIMEO", "SNDTIMEO")},
+    **{
+        f"TCP_{name}": getattr(socket, f"TCP_{name}")
+        for name in ("NODELAY", "KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT", "QUICKACK", "INFO")
+    },
     "PR_SET_NAME": 15,
     "PR_GET_NAME": 16,
 }

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import select
+import socket
 import time
 from pathlib import Path
 
@@ -67,10 +68,12 @@ class ChildTransport:
         resources: Resources = Resources(),  # noqa: B008 - frozen
         storage: Path | None = None,
         complete: bool = False,
+        network: socket.socket | None = None,
     ) -> None:
         """``library`` is closed at unload. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key.
 
         ``storage``: its folder, made where there is none; used where the manifest grants some.
+        ``network``: the plugin's end of a Broker, closed once the process has it.
         ``complete``: neither the degraded mode nor a quota that is not enforced will do.
         """
         self._library = library
@@ -88,6 +91,7 @@ class ChildTransport:
         self._watch: Watch | None = None
         self._exhausted: list[Exhausted] = []
         self._complete = complete
+        self._network = network
         self._group: Group | None = None
         self._channel: SharedChannel | None = None
         self._child: launcher.Child | None = None
@@ -168,6 +172,7 @@ class ChildTransport:
             raise ConfigurationError(f"{self._name}: more than {launcher.MOST_READ_PATHS} paths are to be read")
         profile = read_profile(self._security.seccomp_profile, plugin_folder=self._folder)
         granted = (*(("reading",) if paths else ()), *(("storage",) if self._storage is not None else ()))
+        granted += ("network",) if self._network is not None else ()
         try:
             self._channel = SharedChannel(
                 self._name, ring_bytes=self._ring_bytes, side_ring_bytes=SIDE_RING_BYTES, generation=self._generation
@@ -211,15 +216,19 @@ class ChildTransport:
             ),
             heartbeat_ms=round(self.longest_silence * 1000),
             plugin_by_descriptor=child.degraded,
+            network=self._network is not None,
             landlock_required=child.degraded,
             loading=compile_profile(profile, ("running", "loading", *granted)),
             running=compile_profile(profile, ("running", *granted)),
             paths=launcher.landlock_paths(here, paths, self._storage),
         )
-        descriptors = [*self._channel.descriptors, *((self._library.fd,) if child.degraded else ())]
+        network = [] if self._network is None else [self._network.fileno()]
+        descriptors = [*self._channel.descriptors, *network, *((self._library.fd,) if child.degraded else ())]
         with contextlib.suppress(OSError):  # it has ended already, which the wait for its answer will tell
             launcher.hand_over(child, setup, descriptors)
         self._channel.close_descriptors()
+        if self._network is not None:
+            self._network.close()
 
     def _make_group(self, here: Machine) -> dict[str, str]:
         """Puts up the control group where there can be one. Returns what enforces each limit."""

@@ -4,7 +4,7 @@
 # by commas; several lines of one call are alternatives. An argument is compared in its whole 64 bits, of which a kernel may look
 # at 32 only: so there is no !=, which a value with other high bits would pass. A value is a number or names joined by |.
 # [running]: always allowed. [loading]: besides, until the library is loaded. [reading]: where security.read_paths grants a path.
-# [storage]: where resources.storage grants some. What is not allowed answers EPERM; what this host's libseccomp does not know,
+# [storage]: where resources.storage grants some. [network]: where network.allow or network.listen grants any. What is not allowed answers EPERM; what this host's libseccomp does not know,
 # and clone3, ENOSYS. escapes.profile lists what ends the process whatever a profile says; a 32-bit or x32 call does too.
 
 [running]
@@ -145,3 +145,26 @@ unlinkat
 rename
 renameat
 renameat2
+
+[network]
+# What a connected socket is for, and nothing that makes, binds or connects one; sendmsg could name another address.
+recvmsg
+recvfrom
+sendto a3 & MSG_FASTOPEN == 0, a4 == 0
+shutdown
+getsockname
+getpeername
+getsockopt a1 == SOL_SOCKET, a2 == SO_ERROR
+getsockopt a1 == SOL_SOCKET, a2 == SO_TYPE
+getsockopt a1 == SOL_SOCKET, a2 == SO_KEEPALIVE
+getsockopt a1 == IPPROTO_TCP, a2 == TCP_NODELAY
+getsockopt a1 == IPPROTO_TCP, a2 == TCP_INFO
+setsockopt a1 == SOL_SOCKET, a2 == SO_KEEPALIVE
+setsockopt a1 == SOL_SOCKET, a2 == SO_RCVTIMEO
+setsockopt a1 == SOL_SOCKET, a2 == SO_SNDTIMEO
+setsockopt a1 == IPPROTO_TCP, a2 == TCP_NODELAY
+setsockopt a1 == IPPROTO_TCP, a2 == TCP_KEEPIDLE
+setsockopt a1 == IPPROTO_TCP, a2 == TCP_KEEPINTVL
+setsockopt a1 == IPPROTO_TCP, a2 == TCP_KEEPCNT
+setsockopt a1 == IPPROTO_TCP, a2 == TCP_USER_TIMEOUT
+setsockopt a1 == IPPROTO_TCP, a2 == TCP_QUICKACK
