@@ -27,6 +27,7 @@ PUBLIC = [
     "HostEvent",
     "Last",
     "Manifest",
+    "NetworkPolicy",
     "PluginConfig",
     "PluginState",
     "PluginStatus",

@@ -9,7 +9,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "src/supervm_rt/_native"
-SOURCES = ("channel", "entries", "host", "in_process", "lock", "network", "reader", "releaser", "ring", "side_ring", "sink", "slot", "wait")
+SOURCES = (
+    "channel",
+    "entries",
+    "host",
+    "in_process",
+    "lock",
+    "network",
+    "reader",
+    "releaser",
+    "ring",
+    "side_ring",
+    "sink",
+    "slot",
+    "wait",
+)
 
 THREAD = "thread"
 ADDRESS = "address,undefined"

@@ -81,14 +81,14 @@ class Scene:
         profile: str = "baseline",
         policy: PolicyLevel = PolicyLevel.DEV,
         deadlines: Deadlines | None = None,
-        capabilities: str = "[]",
+        heartbeat: str = "30s",
     ) -> AsyncGenerator[Runtime, None]:
         plugin = self.folder / "plugin"
         plugin.mkdir(exist_ok=True)
         (plugin / "plugin.so").write_bytes(self.library.read_bytes())
         (plugin / "plugin.yaml").write_text(
-            f'id: {PLUGIN}\nname: client\nversion: "1.0.0"\nchain: dev\ncapabilities: {capabilities}\nbinary: ./plugin.so\n'
-            f"restart: never\nsecurity: {{sandbox: false, seccomp_profile: {profile}}}\n"
+            f'id: {PLUGIN}\nname: client\nversion: "1.0.0"\nchain: dev\ncapabilities: []\nbinary: ./plugin.so\n'
+            f"restart: never\nheartbeat: {heartbeat}\nsecurity: {{sandbox: false, seccomp_profile: {profile}}}\n"
             f"network: {{allow: {quoted(allow)}, listen: {quoted(listen)}}}\n"
         )
         config = RuntimeConfig(
