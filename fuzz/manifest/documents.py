@@ -58,6 +58,12 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "name": ("n", "a name"),
     "version": ("1.0.0", "'1.2.3-rc.1'", '"1.0.0\\n"', "1.10"),
     "chain": ("dev", "bitcoin", '"dev\\n"'),
+    "network": (
+        "{allow: ['*.a.org:443', '[::1]:*'], listen: ['127.0.0.1:0']}",
+        "{allow: ['10.0.0.1/8:1-2']}",
+        "{allow: [':', '::1:1', '[a]:1', '1.2:3', '*.*:1', \"\\ud800:1\"]}",
+        "{listen: ['a:1'], allow: x}",
+    ),
     "capabilities": (
         "[]",
         "[block_stream]",

@@ -8,7 +8,7 @@ import trio
 from supervm_rt.trust.policy import Placement
 from tests.network.support import OK, SECONDS, Scene, server
 
-TRIED = ("unconnect", "reconnect", "fast open", "message", "make", "unblock", "option", "bind", "listen", "accept")
+TRIED = ("unconnect", "reconnect", "fast open", "message", "urgent", "make", "unblock", "option", "bind", "listen", "accept")
 
 
 async def attack(scene: Scene, profile: str) -> tuple[dict[str, str], int]:
@@ -33,6 +33,7 @@ async def test_without_a_sandbox_it_can_be_turned_to_another_end(scene: Scene) -
     assert {name: seen[name] for name in TRIED if name not in {"fast open", "message"}} == {
         "unconnect": "OK",
         "reconnect": "OK",
+        "urgent": "OK",
         "make": "OK",
         "unblock": "OK",
         "option": "OK",

@@ -41,6 +41,12 @@ def test_example_manifest_says_every_field() -> None:
     assert manifest.security.sandbox
     assert manifest.security.seccomp_profile == "baseline"
     assert manifest.security.read_paths == ("blocks_dir",)
+    assert [entry.text for entry in manifest.network.allow][2:] == [
+        "192.168.1.0/24:8332-8334",
+        "[fd00::1]:8332",
+        "localhost:8332",
+    ]
+    assert [entry.text for entry in manifest.network.listen] == ["127.0.0.1:8331"]
     assert manifest.heartbeat == 30
     assert manifest.restart is RestartPolicy.ON_FAILURE
     assert manifest.signature is not None
@@ -60,7 +66,7 @@ def test_example_manifest_comments_every_field() -> None:
 def test_schema_describes_every_field_of_the_example() -> None:
     schema = json.loads((ROOT / "src/supervm_rt/trust/manifest.schema.json").read_text())
     assert all("description" in field for field in schema["properties"].values())
-    for group in ("resources", "security"):
+    for group in ("resources", "security", "network"):
         assert all("description" in field for field in schema["properties"][group]["properties"].values())
 
 

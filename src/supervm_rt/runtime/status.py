@@ -53,6 +53,7 @@ def describe(status: PluginStatus) -> dict[str, Any]:
         "sandbox": sandbox,
         "quotas": dict(confinement.quotas) if confinement else {},
         "confinement": dataclasses.asdict(confinement) if confinement else None,
+        "network": status.network.as_data() if status.network else None,
         "idle": status.idle,
         "finished": status.finished,
         "failure": str(status.failure) if status.failure else None,

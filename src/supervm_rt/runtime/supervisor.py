@@ -45,6 +45,7 @@ from supervm_rt.transports.native.in_process import InProcessTransport
 from supervm_rt.transports.network.broker import Broker, Report
 from supervm_rt.transports.network.resolving import Resolver
 from supervm_rt.trust.manifest import compare_with_binary
+from supervm_rt.trust.network import NetworkGrant
 from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
 
 _logger = logging.getLogger("supervm_rt")
@@ -93,6 +94,8 @@ class PluginStatus:
     failure: SuperVMError | None
     """Why the last life ended, where it did not end well."""
     ring: _abi.RingStatistics | None
+    network: NetworkGrant | None = None
+    """What it may reach; None before it was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,7 @@ class PluginSupervisor:
             finished=self._finished,
             failure=self._failure,
             ring=self._transport.statistics() if self._transport else None,
+            network=self._decision.network if self._decision else None,
         )
 
     def stop(self) -> None:

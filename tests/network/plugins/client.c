@@ -104,6 +104,7 @@ static void escape(unsigned port) {
     say("reconnect: %s", error_of(syscall(SYS_connect, fd, &other, sizeof other)));
     say("fast open: %s", error_of(syscall(SYS_sendto, fd, "x", 1, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL, &other, sizeof other)));
     say("message: %s", error_of(syscall(SYS_sendmsg, fd, &message, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL)));
+    say("urgent: %s", error_of(syscall(SYS_sendto, fd, "x", 1, MSG_OOB | MSG_NOSIGNAL, NULL, 0)));
     say("make: %s", error_of(syscall(SYS_socket, AF_INET, SOCK_STREAM, 0)));
     say("unblock: %s", error_of(fcntl(fd, F_SETFL, O_NONBLOCK)));
     int on = 1;

@@ -63,12 +63,13 @@ _VALUES = {
     "CLONE_SIGHAND": 0x800,
     "CLONE_THREAD": 0x10000,
     "CLONE_NAMESPACES": _CLONE_NAMESPACES,
-    **{name: getattr(socket, name) for name in ("SOL_SOCKET", "IPPROTO_TCP", "MSG_FASTOPEN")},
+    **{name: getattr(socket, name) for name in ("SOL_SOCKET", "IPPROTO_TCP", "MSG_OOB", "MSG_FASTOPEN")},
     **{f"SO_{name}": getattr(socket, f"SO_{name}") for name in ("ERROR", "TYPE", "KEEPALIVE", "RCVTIMEO", "SNDTIMEO")},
     **{
         f"TCP_{name}": getattr(socket, f"TCP_{name}")
         for name in ("NODELAY", "KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT", "QUICKACK", "INFO")
     },
+    "MSG_ZEROCOPY": 0x4000000,
     "PR_SET_NAME": 15,
     "PR_GET_NAME": 16,
 }

@@ -4,8 +4,8 @@
 # by commas; several lines of one call are alternatives. An argument is compared in its whole 64 bits, of which a kernel may look
 # at 32 only: so there is no !=, which a value with other high bits would pass. A value is a number or names joined by |.
 # [running]: always allowed. [loading]: besides, until the library is loaded. [reading]: where security.read_paths grants a path.
-# [storage]: where resources.storage grants some. [network]: where network.allow or network.listen grants any. What is not allowed answers EPERM; what this host's libseccomp does not know,
-# and clone3, ENOSYS. escapes.profile lists what ends the process whatever a profile says; a 32-bit or x32 call does too.
+# [storage]: where resources.storage grants some. [network]: where network.allow or network.listen grants any.
+# What is not allowed answers EPERM; what this host's libseccomp does not know, and clone3, ENOSYS. escapes.profile lists what ends the process whatever a profile says; a 32-bit or x32 call does too.
 
 [running]
 read
@@ -147,10 +147,11 @@ renameat
 renameat2
 
 [network]
-# What a connected socket is for, and nothing that makes, binds or connects one; sendmsg could name another address.
-recvmsg
-recvfrom
-sendto a3 & MSG_FASTOPEN == 0, a4 == 0
+# What a connected socket is for, and nothing that makes, binds or connects one; sendmsg could name another address. Out-of-band
+# data is little used, and has had errors in the kernel.
+recvmsg a2 & MSG_OOB == 0
+recvfrom a3 & MSG_OOB == 0
+sendto a3 & MSG_OOB|MSG_FASTOPEN|MSG_ZEROCOPY == 0, a4 == 0
 shutdown
 getsockname
 getpeername
