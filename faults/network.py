@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faults.fault import Fault
 
+CLIENT = "src/supervm_rt/_native/network.c"
 BROKER = "src/supervm_rt/transports/network/broker.py"
 NETWORK = "src/supervm_rt/trust/network.py"
 STRICT = "src/supervm_rt/transports/native/child/profiles/strict.profile"
@@ -12,6 +13,22 @@ BOUNDS = "tests/network/test_bounds.py"
 LISTEN = "tests/network/test_listen.py"
 
 FAULTS = (
+    Fault(
+        "unwanted-descriptor-is-kept",
+        "a socket that nobody waits for any more stays open in the plugin's process",
+        CLIENT,
+        "    } else if (descriptor >= 0) {\n        close(descriptor);\n    }\n    if (count",
+        "    }\n    if (count",
+        ("pytest", "tests/native/test_network_threads.py"),
+    ),
+    Fault(
+        "answer-goes-to-whoever-reads",
+        "an answer is taken for the first request that waits, not for its own",
+        CLIENT,
+        "answer.id ? wait_of(network, answer.id) : NULL;",
+        "answer.id ? wait_of(network, network->last_id) : NULL;",
+        ("pytest", "tests/native/test_network_threads.py"),
+    ),
     Fault(
         "name-is-resolved-twice",
         "one answer is checked, the next one is dialled",

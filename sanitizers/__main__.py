@@ -19,11 +19,12 @@ from pathlib import Path
 from sanitizers import tree
 from tests.native import harness
 
-TESTS = ("tests/abi", "tests/plugins", "tests/ir", "tests/runtime", "tests/store", "tests/sample")
+TESTS = ("tests/abi", "tests/network", "tests/plugins", "tests/ir", "tests/runtime", "tests/store", "tests/sample")
 # The search for leaks stops all threads and reads their memory from outside. One that is just about to end can make it break off:
 # a fault of that search, which has then said nothing of the process.
 LEAK_SEARCH_BROKE = "LeakSanitizer has encountered a fatal error"
 ATTEMPTS = 3
+NETWORK_ROUNDS = 200
 
 
 def run_extension(pytest: list[str]) -> bool:
@@ -75,6 +76,9 @@ def run_threads(frames: int, seed: int) -> bool:
             began = time.monotonic()
             counted, complaint = harness.run(program, frames, seed)
             print(f"threads, {sanitize}: {complaint or counted}, {time.monotonic() - began:.1f} s", flush=True)
+            good = good and not complaint
+            counted, complaint = harness.run(harness.build(sanitize, Path(folder), "network_threads"), NETWORK_ROUNDS, seed)
+            print(f"network threads, {sanitize}: {complaint or counted}", flush=True)
             good = good and not complaint
     return good
 

@@ -1,4 +1,4 @@
-"""Builds and runs ring_threads.c: the ring, its wake-up and its reader on real threads, under a sanitizer."""
+"""Builds and runs ring_threads.c and network_threads.c: native code on real threads, under a sanitizer."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ RANDOM_BITS = Path("/proc/sys/vm/mmap_rnd_bits")
 MOST_RANDOM_BITS = 28
 
 
-def build(sanitize: str, folder: Path) -> Path:
+def build(sanitize: str, folder: Path, name: str = "ring_threads") -> Path:
     """The program, made with these sanitizers. Raises CalledProcessError."""
-    program = folder / f"ring_threads-{sanitize.replace(',', '-')}"
-    sources = [str(NATIVE / f"{name}.c") for name in SOURCES]
+    program = folder / f"{name}-{sanitize.replace(',', '-')}"
+    sources = [str(NATIVE / f"{source}.c") for source in SOURCES]
     includes = [f"-I{NATIVE}", f"-I{ROOT / 'include'}"]
     command = ["gcc", *FLAGS, *(KNOWN if sanitize == THREAD else ()), "-Werror", f"-fsanitize={sanitize}", "-pthread", *includes]
-    subprocess.run([*command, str(Path(__file__).with_name("ring_threads.c")), *sources, "-o", str(program)], check=True)
+    subprocess.run([*command, str(Path(__file__).with_name(f"{name}.c")), *sources, "-o", str(program)], check=True)
     return program
 
 
@@ -73,9 +73,9 @@ def _random_bits() -> int:
         return MOST_RANDOM_BITS + 1
 
 
-def run(program: Path, frames: int, seed: int) -> tuple[dict[str, int], str]:
+def run(program: Path, amount: int, seed: int) -> tuple[dict[str, int], str]:
     """What it counted, and what it complained of; either is empty."""
-    command = [str(program), str(frames), str(seed)]
+    command = [str(program), str(amount), str(seed)]
     if program.name.endswith(THREAD) and _random_bits() > MOST_RANDOM_BITS:
         command = ["setarch", "--addr-no-randomize", *command]
     done = subprocess.run(command, env=OPTIONS, capture_output=True, text=True, check=False)
