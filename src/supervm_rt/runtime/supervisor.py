@@ -43,7 +43,7 @@ from supervm_rt.transports.interface import CallOverdue, Confinement, PluginTran
 from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
 from supervm_rt.transports.network.broker import Broker, Report
-from supervm_rt.transports.network.resolving import Resolver
+from supervm_rt.transports.network.resolving import MOST_LOOKUPS, Resolver
 from supervm_rt.trust.manifest import compare_with_binary
 from supervm_rt.trust.network import NetworkGrant
 from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
@@ -125,6 +125,7 @@ class PluginSupervisor:
         self._decision: Decision | None = None
         self._transport: PluginTransport | None = None
         self._broker: Broker | None = None
+        self._lookups = trio.CapacityLimiter(MOST_LOOKUPS)
         self._registration: Registration | None = None
         self._ended_input = False
         self._finished = False
@@ -350,7 +351,12 @@ class PluginSupervisor:
         if not decision.network:
             return None
         self._broker = Broker(
-            self.plugin, self._generation, decision.network, resolver=self._services.resolver, report=self._tell_network
+            self.plugin,
+            self._generation,
+            decision.network,
+            resolver=self._services.resolver,
+            lookups=self._lookups,
+            report=self._tell_network,
         )
         return self._broker.plugin_end
 

@@ -21,7 +21,7 @@ from supervm_rt.transports.native.child.output import Allowance
 from supervm_rt.transports.network import wire
 from supervm_rt.transports.network.dialling import dial, listen_on
 from supervm_rt.transports.network.held import number_of, still_open
-from supervm_rt.transports.network.resolving import MOST_LOOKUPS, Resolver, resolve
+from supervm_rt.transports.network.resolving import Resolver, resolve
 from supervm_rt.transports.network.wire import Kind, Request, Status
 from supervm_rt.trust.network import LOCALHOST, NetworkGrant, parse_address, parse_name
 
@@ -91,15 +91,22 @@ class Broker:
     """One life of one plugin. ``run`` is the task; it ends when the plugin's end is closed, or by being cancelled."""
 
     def __init__(
-        self, plugin: str, generation: int, grant: NetworkGrant, *, resolver: Resolver, report: Callable[[Report], None]
+        self,
+        plugin: str,
+        generation: int,
+        grant: NetworkGrant,
+        *,
+        resolver: Resolver,
+        lookups: trio.CapacityLimiter,
+        report: Callable[[Report], None],
     ) -> None:
-        """Raises HostError where there are no descriptors."""
+        """``lookups``: the plugin's, over all its lives. Raises HostError where there are no descriptors."""
         self._plugin = plugin
         self._generation = generation
         self._grant = grant
         self._resolver = resolver
         self._tell = report
-        self._lookups = trio.CapacityLimiter(MOST_LOOKUPS)
+        self._lookups = lookups
         self._allowance = Allowance(rate=grant.operator.rate, burst=2 * grant.operator.rate, clock=trio.current_time)
         self._running: set[int] = set()
         self._held: set[int] = set()
