@@ -74,7 +74,7 @@ static void say_counts(const char *what, const int32_t *answers, int count) {
     say("%s:%s", what, text);
 }
 
-static struct { char name[256]; unsigned port; int timeout; } aim;
+static struct { char name[300]; unsigned port; int timeout; } aim;
 static void *reach_at_once(void *answer) {
     int fd;
     *(int32_t *)answer = reach(aim.name, aim.port, aim.timeout, 0, &fd);
