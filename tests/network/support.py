@@ -82,13 +82,14 @@ class Scene:
         policy: PolicyLevel = PolicyLevel.DEV,
         deadlines: Deadlines | None = None,
         heartbeat: str = "30s",
+        restart: str = "never",
     ) -> AsyncGenerator[Runtime, None]:
         plugin = self.folder / "plugin"
         plugin.mkdir(exist_ok=True)
         (plugin / "plugin.so").write_bytes(self.library.read_bytes())
         (plugin / "plugin.yaml").write_text(
             f'id: {PLUGIN}\nname: client\nversion: "1.0.0"\nchain: dev\ncapabilities: []\nbinary: ./plugin.so\n'
-            f"restart: never\nheartbeat: {heartbeat}\nsecurity: {{sandbox: false, seccomp_profile: {profile}}}\n"
+            f"restart: {restart}\nheartbeat: {heartbeat}\nsecurity: {{sandbox: false, seccomp_profile: {profile}}}\n"
             f"network: {{allow: {quoted(allow)}, listen: {quoted(listen)}}}\n"
         )
         config = RuntimeConfig(

@@ -139,6 +139,17 @@ async def test_what_no_plugin_sends_ends_it(scene: Scene, script: str, why: str)
 
 
 @BOTH
+async def test_the_next_life_has_the_network_anew(scene: Scene) -> None:
+    with server() as there:
+        script = f"connect 127.0.0.1 {there.port} 5000 0; garbage"
+        async with scene.open(script, allow=["127.0.0.1:*"], restart="on-failure"):
+            with trio.fail_after(60):
+                while len(scene.network("connected")) < 2:
+                    await trio.sleep(0.01)
+    assert [event.generation for event in scene.network("connected")][:2] == [1, 2]
+
+
+@BOTH
 async def test_a_node_that_ends_closes_the_waits(scene: Scene) -> None:
     """Leaving the runtime's block is a stop like any other."""
     with silent_server() as silent:
