@@ -19,7 +19,7 @@ from supervm_rt.store.feed.reader import FeedReader
 from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Retention, find_horizons, move_horizon, sweep
 from tests.feed.killed import inputs_of
 from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
-from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
+from tests.store.support import CHAIN, HEAVIEST, PLUGIN, block, chain_of, dev_mirror, fill, line
 from tests.store.test_reading_beside import counted
 
 RULES = replace(HEAVIEST, final_depth=6)
@@ -175,6 +175,26 @@ class TestDeletedEvents:
                 cursor = page.events[-1].cursor
             rebuilt.apply(read_all(consumer(store, cursor), store))
             rebuilt.assert_equals(store)
+
+    def test_a_consumer_that_begins_slowly_while_the_horizon_comes_to_lie_lower(self, tmp_path: Path) -> None:
+        """The chain fell below what the consumer was told already, and rose again to the same blocks."""
+        with Store.open(tmp_path / "chain.store") as store:
+            rival, last = block("c5", "b4", 5, weight=10), block("b11", "b10", 11, weight=20)
+            dev_mirror(store).apply(PLUGIN, [*chain_of(11), rival, last, FinalInput(b"b11", 11)])
+            log = log_of(store)
+            first = max(sequence for sequence, step, hash_ in log if hash_ == b"b10" and step is Step.NEW and sequence < 12)
+            second = max(sequence for sequence, step, hash_ in log if hash_ == b"b6" and step is Step.NEW)
+            assert first < second
+            for told_first in range(1, 12):
+                prune(store, keep=len(log) - first, sweeping=False)
+                rebuilt = Rebuilt()
+                slow = consumer(store)
+                rebuilt.apply(slow.read(store, 2 * told_first).events)
+                prune(store, keep=len(log) - second, sweeping=False)
+                rebuilt.apply(read_all(consumer(store, slow.cursor), store, 3))
+                rebuilt.assert_equals(store)
+                with store.transaction() as connection:
+                    connection.execute("DELETE FROM horizons")
 
     def test_nothing_goes_while_nothing_is_final(self, tmp_path: Path) -> None:
         path = tmp_path / "chain.store"

@@ -4,8 +4,9 @@ A page is read in one snapshot, which ends with it: a consumer that does not com
 
 Where a chain's oldest events were deleted (``horizons``), a consumer that begins before them is first told what they led to:
 NEW of each block up to the horizon's tip, FINAL of those that were final there. All of these are final for ever, so a consumer
-that stops in between goes on however far the horizon has moved meanwhile. Behind it follows the log. A cursor in the log whose
-next events were deleted is refused.
+that stops in between goes on however far the horizon has moved meanwhile; where the horizon's tip has come to lie lower, because
+the chain was undone and redone, it is told UNDO down to there. Behind it follows the log. A cursor in the log whose next events
+were deleted is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ PAGE_BYTES: Final = 4 << 20
 EXAMINED_BYTES: Final = 16 << 20
 """And where a filter drops them, with the block that passes this."""
 
-NEW, FINAL = int(StepCode.NEW), int(StepCode.FINAL)
+NEW, UNDO, FINAL = map(int, (StepCode.NEW, StepCode.UNDO, StepCode.FINAL))
 
 LOG: Final = (
     "SELECT e.sequence, e.chain, e.step, e.block, b.hash, b.height, b.parent, b.time,"
@@ -86,6 +87,8 @@ class FeedReader:
         self._cursor = Cursor(0, self._context.places)
         self._last: FeedEvent | None = None
         """The last event that was passed, since its place was last set otherwise (``_cursor``)."""
+        self._below: dict[bytes, BlockRef] = {}
+        """What is left of a chain when a block that is not of the log is undone: its parent."""
         self.position = 0
         """Sequence of the last event that was passed."""
         self.seen = 0
@@ -239,9 +242,9 @@ class FeedReader:
             self._finals = tuple(finals)
         if row[0]:
             self.position = row[0]
-        elif row[2] == NEW:
+        elif row[2] != FINAL:
             places = list(self._context.places)
-            places[index] = replace(places[index], reached=BlockRef(row[4], row[5]))
+            places[index] = replace(places[index], reached=BlockRef(row[4], row[5]) if row[2] == NEW else self._below[row[4]])
             self._context = Context(self._sealer, tuple(places), self.position)
         event = FeedEvent(self._context, index, row, self._finals)
         self._last = event
@@ -316,8 +319,13 @@ class FeedReader:
     # ---- what deleted events led to ------------------------------------------------------------------------------------------
 
     def _owed(self, connection: sqlite3.Connection, index: int, horizon: Horizon, limit: int) -> list[RawRow]:
-        """In place of deleted events: FINAL of what the consumer has and was final at the horizon, then NEW and FINAL upwards."""
+        """In place of deleted events: UNDO of what the consumer has and the horizon's chain had not; FINAL of what it has and was
+        final at the horizon; then NEW and FINAL upwards."""
         chain, place, final = self._ids[index], self._context.places[index], self._finals[index]
+        undone = _way_down(connection, chain, place.reached, horizon.tip.height, limit)
+        if undone:
+            self._below = {block[1]: BlockRef(block[3], below) for block, below in undone}
+            return [(0, chain, UNDO, *block, None) for block, _ in undone]
         reached = -1 if place.reached is None else place.reached.height
         settled = -1 if horizon.final is None else horizon.final.height
         owed = max(-1 if final is None else final[1], place.floor - 1) + 1
@@ -429,6 +437,26 @@ def _horizon(connection: sqlite3.Connection, chain: int) -> Horizon | None:
         return None
     sequence, tip, tip_height, final, final_height = row
     return Horizon(sequence, BlockRef(tip, tip_height), None if final is None else BlockRef(final, final_height))
+
+
+def _way_down(
+    connection: sqlite3.Connection, chain: int, tip: BlockRef | None, height: int, limit: int
+) -> list[tuple[tuple[int, bytes, int, bytes, int], int]]:
+    """Blocks from a tip down to the first one of the canonical chain that is no higher: id, hash, height, parent, time; and the
+    parent's height."""
+    found: list[tuple[tuple[int, bytes, int, bytes, int], int]] = []
+    hash_ = None if tip is None else tip.hash
+    while hash_ is not None and len(found) < limit:
+        *block, state, below = connection.execute(
+            "SELECT b.id, b.hash, b.height, b.parent, b.time, b.state, p.height FROM blocks b"
+            " LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent WHERE b.chain = ? AND b.hash = ?",
+            (chain, hash_),
+        ).fetchone()
+        if below is None or (state == StateCode.CANONICAL and block[2] <= height):
+            break
+        found.append((tuple(block), below))
+        hash_ = block[3]
+    return found
 
 
 def _blocks(
