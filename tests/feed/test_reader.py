@@ -265,6 +265,13 @@ def test_a_thousand_stops_in_random_trees(tmp_path_factory: pytest.TempPathFacto
                 anew.assert_equals(store)
 
 
+@pytest.mark.parametrize("retention", [Retention(age=1e12, events=0), Retention(age=0, events=10**30)])
+def test_a_length_longer_than_any_history_keeps_all(tmp_path: Path, retention: Retention) -> None:
+    fill(tmp_path / "chain.store", chain_of(50), RULES)
+    with Store.open(tmp_path / "chain.store") as store:
+        assert find_horizons(store, retention, now=1.7e9) == []
+
+
 def test_deleting_takes_as_long_for_a_long_chain_as_for_a_short_one(tmp_path: Path) -> None:
     """What the mirror waits for: the transactions that write. Counted in SQLite's instructions."""
 

@@ -60,7 +60,7 @@ def find_horizons(store: Store, retention: Retention, now: float) -> list[NewHor
     """
     found = []
     with store.snapshot() as connection, decoding(store.path):
-        last = min(_last_older_than(connection, now - retention.age), log_head(connection) - retention.events)
+        last = max(0, min(_last_older_than(connection, now - retention.age), log_head(connection) - retention.events))
         for chain, final_height in connection.execute(
             "SELECT c.id, f.height FROM chains c JOIN blocks f ON f.id = c.final ORDER BY c.id"
         ).fetchall():
@@ -107,7 +107,8 @@ def _last_older_than(connection: sqlite3.Connection, moment: float) -> int:
     """
     (oldest,) = connection.execute("SELECT coalesce(min(sequence), 0) FROM horizons").fetchone()
     row = connection.execute(
-        "SELECT sequence FROM commits WHERE sequence > ? AND time >= ? ORDER BY sequence LIMIT 1", (oldest, round(moment * 1e9))
+        "SELECT sequence FROM commits WHERE sequence > ? AND time >= ? ORDER BY sequence LIMIT 1",
+        (oldest, max(0, round(moment * 1e9))),
     ).fetchone()
     if row is None:
         return log_head(connection)
