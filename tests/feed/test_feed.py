@@ -345,6 +345,10 @@ class TestRefused:
                     {"chain": "c" * 256},
                     {"chain": CHAIN, "start": 1 << 63},
                     {"chain": CHAIN, "start": Last(-1)},
+                    {"chain": CHAIN, "start": 2.5},
+                    {"chain": CHAIN, "steps": ["later"]},
+                    {"chain": CHAIN, "addresses": "bc1qsomething"},
+                    {"chain": CHAIN, "scripts": ["0014"]},
                 )
                 for arguments in wrong:
                     with pytest.raises(ConfigurationError):

@@ -106,7 +106,7 @@ class Feed:
         if len(chains) > MAX_CHAINS:
             raise ConfigurationError(f"{len(chains)} chains are too many", remedy=f"subscribe to {MAX_CHAINS} at most at once")
         begin: Cursor | str | int | Last = start if cursor is None else self._sealer.open(cursor)
-        wanted = Transactions(tuple(addresses), tuple(scripts), tuple(transactions))
+        wanted = Transactions(addresses, scripts, transactions)
         filtered = bool(wanted.addresses or wanted.scripts or wanted.ids)
         request = Request(chains, begin, frozenset(steps), wanted if filtered else None, raw, ir)
         return Subscription(self, FeedReader(self._sealer, request), follow=follow, given=cursor)
