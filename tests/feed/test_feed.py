@@ -267,6 +267,70 @@ def test_the_log_of_sqlite_does_not_grow_for_a_stuck_consumer(path: Path) -> Non
         run(test)
 
 
+def test_events_that_consumers_share_are_bounded(path: Path) -> None:
+    """However many different places consumers of the newest events begin at, and without a commit that ends the sharing."""
+    with Store.open(path, durable=False) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(1))
+
+        async def test() -> None:
+            async with open_feed(path) as feed:
+                first = feed.subscribe(CHAIN)
+                await take(first, 1)
+                await trio.to_thread.run_sync(mirror.apply, PLUGIN, chain_of(2001)[1:])
+                cursors = [(await anext(first)).cursor for _ in range(2000)]
+                for cursor in cursors[::40]:
+                    subscription = feed.subscribe(CHAIN, cursor=cursor)
+                    left = 2000 - cursors.index(cursor) - 1
+                    await take(subscription, left)
+                    assert feed.tail.shared.events <= TAIL_EVENTS
+                assert len(cursors) * len(cursors[::40]) / 2 > 10 * TAIL_EVENTS
+
+        run(test)
+
+
+def test_what_a_feed_failed_with_is_told_to_every_consumer(path: Path) -> None:
+    """Also to one that was busy when it happened, instead of an end of the events."""
+    with Store.open(path) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(2))
+
+        async def test() -> None:
+            async with open_feed(path) as feed:
+                busy, waiting = feed.subscribe(CHAIN), feed.subscribe(CHAIN)
+                await take(busy, 1)
+                await take(waiting, 2)
+                with store.transaction() as connection:
+                    connection.execute("DROP TABLE events")
+                with pytest.raises(StoreError):
+                    await take(waiting, 1)
+                assert await take(busy, 1) == [b"b1"]
+                with pytest.raises(StoreError):
+                    await take(busy, 1)
+                with pytest.raises(StoreError):
+                    await take(feed.subscribe(CHAIN), 1)
+
+        run(test)
+
+
+def test_a_store_that_was_replaced_is_noticed(path: Path) -> None:
+    """A backup that was put in its place, for instance: the file that was opened will never hear of anything again."""
+    fill(path, chain_of(2))
+    copy = path.with_name("copy.store")
+    copy.write_bytes(path.read_bytes())
+
+    async def test() -> None:
+        async with open_feed(path) as feed:
+            subscription = feed.subscribe(CHAIN)
+            await take(subscription, 2)
+            copy.replace(path)
+            fill(path, line("n", "b1", 2))
+            with pytest.raises(StoreError, match="replaced"):
+                await take(subscription, 1)
+
+    run(test, seconds=20)
+
+
 class TestRefused:
     """What cannot be followed is said, each kind in its own words."""
 

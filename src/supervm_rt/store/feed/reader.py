@@ -44,11 +44,36 @@ LOG: Final = (
 )
 
 
-Shared: TypeAlias = dict[
-    tuple[int, int, tuple[int, ...], frozenset[int], tuple[ChainPlace, ...], Finals],
-    tuple[list[FeedEvent], Finals, FeedEvent | None, int],
-]
-"""Events that one consumer made of rows, and where it then stood, by where it stood before."""
+_Place: TypeAlias = tuple[int, int, tuple[int, ...], frozenset[int], tuple[ChainPlace, ...], Finals]
+_Made: TypeAlias = tuple[list[FeedEvent], Finals, FeedEvent | None, int]
+
+
+class Shared:
+    """Events that consumers made of the log's newest rows, for others that stand at the same place and ask for the same."""
+
+    def __init__(self, most: int) -> None:
+        """``most``: about so many events are held; beyond, all are forgotten, and made again where they are asked for."""
+        self._most = most
+        self._made: dict[_Place, _Made] = {}
+        self.events = 0
+        """How many are held."""
+
+    def get(self, place: _Place) -> _Made | None:
+        """Events, and where whoever made them then stood: last final blocks, last event, position."""
+        return self._made.get(place)
+
+    def keep(self, place: _Place, made: _Made) -> None:
+        """Holds them, unless they are too many."""
+        self.events += len(made[0]) + 1
+        if self.events > self._most:
+            self.clear()
+        else:
+            self._made[place] = made
+
+    def clear(self) -> None:
+        """What was made no longer serves anybody."""
+        self._made.clear()
+        self.events = 0
 
 
 class Horizon(NamedTuple):
@@ -182,7 +207,7 @@ class FeedReader:
             if any(place.after > self.position for place in places):
                 mine = [row for row in mine if row[0] > places[index[row[1]]].after]
             events = self._pass_all(mine)
-            shared[key] = (events, self._finals, self._last, self.position)
+            shared.keep(key, (events, self._finals, self._last, self.position))
         else:
             events, self._finals, self._last, self.position = made
         self.seen = head
