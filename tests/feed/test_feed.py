@@ -21,6 +21,7 @@ from supervm_rt.errors import (
     CursorTooOld,
     CursorUnknown,
     NotInStore,
+    StoreError,
 )
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store

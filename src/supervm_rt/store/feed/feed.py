@@ -134,15 +134,17 @@ class Feed:
                 self._idle.append(store)
 
     async def wait(self, token: int, seen: int) -> None:
-        """Until something was committed since ``rings`` was ``token``, or there is more than up to ``seen``, or the feed ends.
-
-        Raises what the feed ended with.
-        """
+        """Until something was committed since ``rings`` was ``token``, or there is more than up to ``seen``, or the feed ends."""
         if self.rings == token and self.tail.head <= seen and not self.ended:
             self._someone.set()
             await self._waiting.park()
+
+    def over(self) -> bool:
+        """Whether it has ended. Raises what it ended with."""
         if self._failure is not None:
-            raise self._failure
+            # With a traceback of its own: many consumers raise it.
+            raise type(self._failure)(self._failure.message, remedy=self._failure.remedy) from self._failure
+        return self.ended
 
     def committed_after(self, sequence: int) -> float | None:
         """When the first commit behind this sequence was heard of; the oldest that is remembered, where it is older still."""

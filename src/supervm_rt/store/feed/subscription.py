@@ -109,7 +109,7 @@ class Subscription(AsyncIterator[FeedEvent]):
             while True:
                 # What is committed from here on rings.
                 token = self._feed.rings
-                if self._feed.ended:
+                if self._feed.over():
                     return False
                 exhausted = await self._page()
                 if self._buffer:
