@@ -302,9 +302,11 @@ def test_what_a_feed_failed_with_is_told_to_every_consumer(path: Path) -> None:
                 await take(busy, 1)
                 await take(waiting, 2)
                 with store.transaction() as connection:
-                    connection.execute("DROP TABLE events")
+                    connection.execute("UPDATE sqlite_sequence SET seq = 'nonsense'")
                 with pytest.raises(StoreError):
                     await take(waiting, 1)
+                with store.transaction() as connection:
+                    connection.execute("UPDATE sqlite_sequence SET seq = 2")
                 assert await take(busy, 1) == [b"b1"]
                 with pytest.raises(StoreError):
                     await take(busy, 1)

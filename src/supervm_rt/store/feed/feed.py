@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -24,7 +25,7 @@ from supervm_rt.errors import ConfigurationError, StoreError
 from supervm_rt.model.chain import Step
 from supervm_rt.store.database import Store
 from supervm_rt.store.feed.bell import listen
-from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, Request, Transactions
+from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, RawRow, Request, Transactions
 from supervm_rt.store.feed.reader import FeedReader, Page, log_head
 from supervm_rt.store.feed.subscription import Subscription
 from supervm_rt.store.feed.tail import Tail
@@ -46,6 +47,7 @@ class Feed:
     def __init__(self, store: Store, *, told: bool) -> None:
         """``store``: a handle of the feed's own, open read-only; the feed closes it. ``told``: ``ring`` says how many events."""
         self.path = store.path
+        self._file = _identity(store.path)
         self._pump_store = store
         self._sealer = Sealer(store.cursor_key())
         self._idle: list[Store] = []
@@ -121,6 +123,7 @@ class Feed:
         try:
             for attempt in range(1, _TRIES + 1):
                 try:
+                    self._refuse_another_file()
                     return reader.read(store)
                 except StoreError as error:
                     # A store that nobody wrote was read as unchanging, and then somebody began to write it.
@@ -190,7 +193,7 @@ class Feed:
         before = self.tail.head
         for attempt in range(1, _TRIES + 1):
             try:
-                head, rows = await trio.to_thread.run_sync(self.tail.fetch, self._pump_store)
+                head, rows = await trio.to_thread.run_sync(self._fetch)
                 break
             except StoreError as error:
                 if attempt == _TRIES or type(error) is not StoreError:
@@ -199,6 +202,18 @@ class Feed:
         self._hear(head)
         if head != before:
             await self._wake()
+
+    def _fetch(self) -> tuple[int, list[RawRow]]:
+        self._refuse_another_file()
+        return self.tail.fetch(self._pump_store)
+
+    def _refuse_another_file(self) -> None:
+        """The opened file can be read for as long as it is open; where it lies there no more, nobody writes it any more."""
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                f"the store {self.path} was replaced or moved away while it was read",
+                remedy="open it again, by its new name if it has one",
+            )
 
     async def _wake(self) -> None:
         """In groups, so that a thousand consumers do not keep a mirror waiting; and not again before a rest.
@@ -219,6 +234,14 @@ class Feed:
         while self._idle:
             with contextlib.suppress(StoreError):
                 self._idle.pop().close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @asynccontextmanager
