@@ -43,13 +43,15 @@ Finals: TypeAlias = tuple[tuple[bytes, int] | None, ...]
 class Context:
     """What the events of a stretch of one subscription share."""
 
-    __slots__ = ("places", "position", "sealer")
+    __slots__ = ("catching_up", "places", "position", "sealer")
 
     def __init__(self, sealer: Sealer, places: tuple[ChainPlace, ...], position: int) -> None:
         self.sealer = sealer
         self.places = places
         self.position = position
         """For events that are not of the log."""
+        self.catching_up = any(place.catching_up for place in places)
+        """Whether the next events are not those of the log."""
 
 
 @dataclass(slots=True)

@@ -35,8 +35,10 @@ READERS: Final = 2
 _COMMITS_REMEMBERED: Final = 10_000
 _TRIES: Final = 5
 _GROUP: Final = 16
-_REST: Final = 9
-"""Times as long as waking took."""
+_REST: Final = 49
+"""Times as long as waking took of the processor, ..."""
+_FREE: Final = 0.0002
+"""... where that was longer than this. Seconds."""
 _LONGEST_REST: Final = 0.5
 """Seconds."""
 
@@ -218,15 +220,17 @@ class Feed:
     async def _wake(self) -> None:
         """In groups, so that a thousand consumers do not keep a mirror waiting; and not again before a rest.
 
-        Where commits follow fast, consumers then get more at once, and take a tenth of the time at most, however many they are.
+        Where commits follow fast, consumers then get more at once, and take a fiftieth of the time, however many they are.
         """
-        begun = trio.current_time()
+        begun = time.thread_time()
         left = len(self._waiting)
         while left > 0:
             self._waiting.unpark(count=min(_GROUP, left))
             left -= _GROUP
             await trio.lowlevel.checkpoint()
-        await trio.sleep(min(_REST * (trio.current_time() - begun), _LONGEST_REST))
+        took = time.thread_time() - begun
+        if took > _FREE:
+            await trio.sleep(min(_REST * took, _LONGEST_REST))
 
     def _close(self) -> None:
         with contextlib.suppress(StoreError):

@@ -146,7 +146,7 @@ class FeedReader:
     @property
     def follows_log(self) -> bool:
         """Whether the next events are those of the log."""
-        return self._started and not any(place.catching_up for place in self._context.places)
+        return self._started and not self._context.catching_up
 
     def _stand(self, cursor: Cursor) -> None:
         self._cursor, self._last = cursor, None
