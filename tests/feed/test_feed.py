@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ from supervm_rt.errors import (
 )
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
-from supervm_rt.store.feed import Feed, Last, Retention, Subscription, bell, open_feed
+from supervm_rt.store.feed import Feed, Kept, Last, Retention, Subscription, bell, open_feed
 from supervm_rt.store.feed.reader import PAGE_EVENTS
 from supervm_rt.store.feed.tail import TAIL_EVENTS
 from tests.cli.support import BLOCKFILES, SAMPLE_BLOCKS
@@ -479,11 +480,17 @@ class TestRuntime:
     @pytest.mark.parametrize(
         ("text", "found"),
         [
-            ("{age: 30d}", Retention(30 * 86400)),
-            ("{age: 90s, events: 7}", Retention(90, 7)),
-            ("{events: 7}", "age"),
-            ("{age: soon}", "length of time"),
-            ("{age: 1d, events: -1}", "events"),
+            ("{final: {age: 30d}}", Retention(Kept(30 * 86400))),
+            ("{final: {age: 90s, events: 7}}", Retention(Kept(90, 7))),
+            ("{final: {age: 90s}, undone: {age: 3h}}", Retention(Kept(90), Kept(10800))),
+            ("{final: {age: 90s, events: 7}, undone: {age: forever}}", Retention(Kept(90, 7), Kept(math.inf, 7))),
+            ("{final: {age: 90s, events: 7}, undone: {events: 9}}", Retention(Kept(90, 7), Kept(90, 9))),
+            ("{final: {age: 90s}, undone: {age: 80s}}", "shorter time"),
+            ("{final: {age: 90s}, undone: {age: 90s, events: 7}}", "smaller number"),
+            ("{undone: {age: 30d}}", "final"),
+            ("{final: {events: 7}}", "age"),
+            ("{final: {age: soon}}", "length of time"),
+            ("{final: {age: 1d, events: -1}}", "events"),
         ],
     )
     def test_retention_is_configured(self, tmp_path: Path, text: str, found: Retention | str) -> None:
@@ -502,7 +509,7 @@ class TestRuntime:
             with Store.open(path) as store, store.transaction() as connection:
                 connection.execute("UPDATE commits SET time = 1")
                 events = connection.execute("SELECT count(*) FROM events").fetchone()[0]
-            async with open_runtime(replace(self.config(path), retention=Retention(age=60, events=50))):
+            async with open_runtime(replace(self.config(path), retention=Retention(Kept(age=60, events=50)))):
                 with Store.open(path, read_only=True) as store:
                     while len(log_of(store, "bitcoin")) > events / 2:
                         await trio.sleep(0.01)
