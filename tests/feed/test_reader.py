@@ -390,12 +390,15 @@ def test_deleting_takes_as_long_for_a_long_chain_as_for_a_short_one(tmp_path: Pa
         with Store.open(path) as store, Store.open(path, read_only=True) as reader:
             (horizon,) = find_horizons(reader, Retention(Kept(0, 0)), now=4e9)
             moved = counted(store, lambda: move_horizon(store, horizon))
-            found = Sweeper(Retention(Kept(0, 0))).find(reader, now=4e9)
-            return {"horizon": moved, "sweep": counted(store, lambda: sweep(store, found))}
+            sweeper, found = Sweeper(Retention(Kept(0, 0), Kept(0, 0))), list[int]()
+            looked = counted(reader, lambda: found.extend(sweeper.find(reader, now=4e9)))
+            assert len(found) == SWEPT_AT_ONCE
+            return {"horizon": moved, "find": looked, "sweep": counted(store, lambda: sweep(store, found))}
 
     short, long = work(400), work(4000)
     assert abs(long["horizon"] - short["horizon"]) <= 10
     assert long["sweep"] <= short["sweep"] * 1.1
+    assert long["find"] <= short["find"] * 1.1
 
 
 def test_deleting_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:

@@ -359,7 +359,7 @@ class FeedReader:
         """In place of deleted events: UNDO of what the consumer has and the horizon's chain had not; FINAL of what it has and was
         final at the horizon; then NEW and FINAL upwards."""
         chain, place, final = self._ids[index], self._context.places[index], self._finals[index]
-        undone = _way_down(connection, chain, place.reached, horizon.tip.height, limit)
+        undone = _way_down(connection, chain, place.reached, horizon.tip.height, max(1, limit))
         if undone:
             self._below = {block[1]: BlockRef(block[3], below) for block, below in undone}
             return [(0, chain, UNDO, *block, None) for block, _ in undone]

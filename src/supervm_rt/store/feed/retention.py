@@ -123,9 +123,10 @@ class Sweeper:
             if self._undone is not None:
                 self._old = max(self._old, _last_not_kept(connection, self._undone, now, self._old))
             for chain, horizon in connection.execute("SELECT chain, sequence FROM horizons ORDER BY chain").fetchall():
-                if self._undone is not None:
-                    found += _undone_before(connection, chain, min(self._old, horizon), limit - len(found))
                 found += self._up_to(connection, chain, horizon, limit - len(found))
+                if len(found) < limit and self._undone is not None:
+                    # Where only these are left, so that none is looked at for nothing.
+                    found += _undone_before(connection, chain, min(self._old, horizon), limit - len(found))
                 if len(found) == limit:
                     break
         return found
