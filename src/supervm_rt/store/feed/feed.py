@@ -220,7 +220,7 @@ class Feed:
     async def _wake(self) -> None:
         """In groups, so that a thousand consumers do not keep a mirror waiting; and not again before a rest.
 
-        Where commits follow fast, consumers then get more at once, and take a fiftieth of the time, however many they are.
+        Where commits follow fast, consumers then get more at once, and waking takes about a fiftieth of the time.
         """
         begun = time.thread_time()
         left = len(self._waiting)
