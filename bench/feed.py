@@ -165,23 +165,30 @@ def _thousand(folder: Path, quick: bool) -> Iterator[Row]:
     numbers = itertools.count()
     told: list[int] = []
 
-    def mirror(subscribers: int) -> float:
+    def mirror(subscribers: int, *, batches: bool = False) -> float:
         for old in folder.glob("mirror-*"):
             old.unlink()
-        seconds, events = trio.run(_mirror, chain, folder / f"mirror-{next(numbers)}.db", subscribers)
+        seconds, events = trio.run(_mirror, chain, folder / f"mirror-{next(numbers)}.db", subscribers, batches)
         told.append(events)
         return size / seconds
 
-    rates = in_turns({"with": lambda: mirror(SUBSCRIBERS), "without": lambda: mirror(0)}, 3 if quick else 7)
+    ways = {
+        "with": lambda: mirror(SUBSCRIBERS),
+        "without": lambda: mirror(0),
+        "batches": lambda: mirror(SUBSCRIBERS, batches=True),
+    }
+    rates = in_turns(ways, 3 if quick else 7)
     note = f"half of them stuck; {len(chain)} blocks, {size:.0f} MB; {max(told):,} events told meanwhile"
     yield Row(f"mirror with {SUBSCRIBERS:,} subscribers to none", rates["with"], rates["without"], "MB/s", note, 1.0)
+    note = "the same, but live ones take what there is at once (batch)"
+    yield Row(f"mirror with {SUBSCRIBERS:,} that take batches to none", rates["batches"], rates["without"], "MB/s", note, 1.0)
     before = resident()
     stuck = trio.run(_hold, folder, next(numbers))
     bound = f"a page of {PAGE_EVENTS} events each; smaller is better"
     yield Row(f"memory of {SUBSCRIBERS:,} stuck subscribers", stuck - before, None, "MB", bound)
 
 
-async def _mirror(chain: list[bytes], path: Path, subscribers: int) -> tuple[float, int]:
+async def _mirror(chain: list[bytes], path: Path, subscribers: int, batches: bool = False) -> tuple[float, int]:
     """Seconds for all blocks but the first, once all subscribers wait; and how many events they were told by then."""
     translator = BitcoinTranslator("regtest")
     store = Store.open(path)
@@ -192,6 +199,9 @@ async def _mirror(chain: list[bytes], path: Path, subscribers: int) -> tuple[flo
         nonlocal told, started
         await anext(subscription)
         started += 1
+        if batches:
+            while events := await subscription.batch():
+                told += len(events)
         async for _ in subscription:
             told += 1
 

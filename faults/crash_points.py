@@ -30,8 +30,8 @@ FAULTS: tuple[Fault, ...] = (
         name="draft-renamed-before-it-was-synced",
         meaning="after a power cut a new store may have its name and none of its pages",
         file=_DATABASE,
-        old='"PRAGMA auto_vacuum = NONE")',
-        new='"PRAGMA synchronous = OFF")',
+        old="        _sync(draft, os.O_RDONLY)\n",
+        new="",
         caught_by=(*_FRESH, "--until", "120", "--action", "power-cut"),
     ),
     Fault(

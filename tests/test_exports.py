@@ -25,6 +25,7 @@ PUBLIC = [
     "FeedEvent",
     "ForkMode",
     "HostEvent",
+    "Kept",
     "Last",
     "Manifest",
     "NetworkPolicy",

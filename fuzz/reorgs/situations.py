@@ -51,6 +51,8 @@ SITUATIONS = (
     "reopenings that lost batches",
     "crashes",
     "digests compared",
+    "consumers that went on where events were deleted",
+    "consumers that came too late",
     *(f"worlds with a chain of mode {mode}" for mode in ForkMode),
 )
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from fuzz.reorgs.choices import Choices
 from fuzz.reorgs.expected import Expected
 from supervm_rt.chain.cursor import Sealer
+from supervm_rt.errors import CursorTooOld
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
 from supervm_rt.store.feed.events import BEGINNING, NOW, FeedEvent, Request
 from supervm_rt.store.feed.reader import FeedReader
+from supervm_rt.store.feed.retention import Kept, Retention, Sweeper, find_horizons, move_horizon, sweep
 
 MOST = 8
 SETS = (("one",), ("one", "two", "bitcoin"), ("two",), ("bitcoin", "one"), ("bitcoin",))
@@ -31,6 +33,8 @@ class Consumer:
     """How many events each chain had when it came, where it began with the next."""
     told: dict[str, list[tuple[str, bytes]]] = field(default_factory=dict)
     cursor: str | None = None
+    places: list[tuple[Mapping[str, int], str]] = field(default_factory=list)
+    """Where it was: how many events of each chain it had been told, and its cursor."""
     sequence: int = 0
 
     def take(self, events: Sequence[FeedEvent]) -> None:
@@ -41,6 +45,7 @@ class Consumer:
             self.sequence = event.sequence
             self.told.setdefault(event.chain, []).append((str(event.step), event.block.hash))
             self.cursor = event.cursor
+            self.places.append(({chain: len(told) for chain, told in self.told.items()}, event.cursor))
 
     def compare(self, expected: Mapping[str, Expected], *, complete: bool) -> None:
         """Raises AssertionError where it was told something else."""
@@ -48,21 +53,27 @@ class Consumer:
             model, told = expected[chain], self.told.get(chain, [])
             if isinstance(self.start, int):
                 if complete:
-                    self._compare_rebuilt(model, told, self.start)
+                    _compare_known(model, told, self.start)
                 continue
             log = model.events[self.begun[chain] :]
             assert told == (log if complete else log[: len(told)]), f"chain {chain}: a consumer was told {told!r}, not {log!r}"
 
-    def _compare_rebuilt(self, model: Expected, told: list[tuple[str, bytes]], height: int) -> None:
-        """From a height on: the blocks that it knows are the canonical ones from there on."""
-        known: list[bytes] = []
-        for step, hash_ in told:
-            if step == Step.NEW:
-                known.append(hash_)
-            elif step == Step.UNDO:
-                assert known.pop() == hash_, "a block was undone that was not the tip"
-        canonical = [hash_ for hash_ in model.model.canonical if model.model.height[hash_] >= height]
-        assert known == canonical, f"from height {height} a consumer knows {known!r}, not {canonical!r}"
+
+def _compare_known(model: Expected, told: list[tuple[str, bytes]], height: int) -> None:
+    """The blocks that a consumer from a height on knows are the canonical ones from there on."""
+    known: list[bytes] = []
+    final: list[bytes] = []
+    for step, hash_ in told:
+        if step == Step.NEW:
+            known.append(hash_)
+        elif step == Step.UNDO:
+            assert known.pop() == hash_, "a block was undone that was not the tip"
+            assert hash_ not in final, "a block was undone that was final"
+        else:
+            final.append(hash_)
+    canonical = [hash_ for hash_ in model.model.canonical if model.model.height[hash_] >= height]
+    assert known == canonical, f"from height {height} a consumer knows {known!r}, not {canonical!r}"
+    assert final == canonical[: len(final)], f"from height {height} a consumer was told that {final!r} are final"
 
 
 class Consumers:
@@ -103,6 +114,47 @@ class Consumers:
                 if page.exhausted:
                     break
             consumer.compare(expected, complete=True)
+
+    def after_deleting(
+        self, store: Store, expected: Mapping[str, Expected], keep: int, undone: int, choices: Choices
+    ) -> tuple[int, int]:
+        """Deletes events, and has new consumers begin, and each go on from where it once was: it is told what leads to the
+        canonical chain, or that it comes too late. How many went on, and how many came too late."""
+        retention = Retention(Kept(0, keep), Kept(0, undone))
+        moved = find_horizons(store, retention, now=4e9)
+        for horizon in moved:
+            move_horizon(store, horizon)
+        sweeper = Sweeper(retention)
+        while not choices.seldom(4) and (found := sweeper.find(store, 4e9, 1 + choices.number(20))):
+            sweep(store, found)
+        sealer = Sealer(store.cursor_key())
+        for chain in expected:
+            anew: list[tuple[str, bytes]] = []
+            self._go_on(store, FeedReader(sealer, Request((chain,))), {chain: anew})
+            _compare_known(expected[chain], anew, 0)
+        back = refused = 0
+        for consumer in self._consumers:
+            if consumer.start == NOW or not consumer.places:
+                continue
+            counts, cursor = choices.pick(consumer.places)
+            told = {chain: consumer.told.get(chain, [])[: counts.get(chain, 0)] for chain in consumer.chains}
+            try:
+                self._go_on(store, FeedReader(sealer, Request(consumer.chains, sealer.open(cursor))), told)
+            except CursorTooOld:
+                refused += 1
+                continue
+            back += bool(moved)
+            for chain in consumer.chains:
+                _compare_known(expected[chain], told[chain], consumer.start if isinstance(consumer.start, int) else 0)
+        return back, refused
+
+    def _go_on(self, store: Store, reader: FeedReader, told: dict[str, list[tuple[str, bytes]]]) -> None:
+        while True:
+            page = reader.read(store, 5)
+            for event in page.events:
+                told[event.chain].append((str(event.step), event.block.hash))
+            if page.exhausted:
+                return
 
     def _come(self, store: Store, expected: Mapping[str, Expected], choices: Choices) -> Consumer:
         chains = choices.pick(SETS)

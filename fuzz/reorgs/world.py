@@ -186,13 +186,25 @@ class World:
 
     def compare(self, choices: Choices) -> None:
         """Everything is applied, and all of it compared."""
-        del choices
         for chain in self.chains:
             self._flush(chain)
             self._compare_chain(chain)
             _same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
             self.situations.counts["digests compared"] += 1
         self._consumers.compare(self._store, self._expected())
+        self._delete_old(choices)
+
+    def _delete_old(self, choices: Choices) -> None:
+        """In a copy, of which consumers go on with their cursors, old events are deleted."""
+        copy = self._folder / "pruned.store"
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self._path}{suffix}", f"{copy}{suffix}")
+        keep = choices.number(40)
+        with Store.open(copy, durable=False) as store:
+            back, refused = self._consumers.after_deleting(store, self._expected(), keep, keep + choices.number(80), choices)
+        self.situations.counts["consumers that went on where events were deleted"] += back
+        self.situations.counts["consumers that came too late"] += refused
+        copy.unlink()
 
     # ---- saying and comparing ------------------------------------------------------------------------------------------------
 

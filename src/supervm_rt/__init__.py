@@ -27,7 +27,7 @@ from supervm_rt.runtime import (
     open_runtime,
 )
 from supervm_rt.store import Store
-from supervm_rt.store.feed import Feed, FeedEvent, Last, Retention, Subscription, SubscriptionStatistics, open_feed
+from supervm_rt.store.feed import Feed, FeedEvent, Kept, Last, Retention, Subscription, SubscriptionStatistics, open_feed
 from supervm_rt.trust.network import NetworkPolicy
 from supervm_rt.trust.policy import PolicyLevel
 
@@ -56,6 +56,7 @@ __all__ = [
     "FeedEvent",
     "ForkMode",
     "HostEvent",
+    "Kept",
     "Last",
     "Manifest",
     "NetworkPolicy",

@@ -331,3 +331,52 @@ def test_progress_on_a_terminal_does_not_reach_the_output(tmp_path: Path) -> Non
     assert done.returncode == 0
     _, found, summary = done.stdout.splitlines()[-1].partition('{"chain"')
     assert json.loads(found + summary)["tip"] == TIP
+
+
+def test_events_are_kept_for_as_long_as_is_said(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    assert mirror_sample(store).status == 0
+    events = ("chain", "events", "bitcoin", "--store", store, "--limit", 100_000, "--json")
+    complete = supervm(*events).out.count("\n")
+    kept = ("--keep-final", "1ms", "--keep-undone", "forever", "--keep-events", "50")
+    process = subprocess.Popen(
+        command(*mirror_arguments(store, SAMPLE_BLOCKS, "regtest"), *kept), stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (left := supervm(*events)).out.count("\n") > complete / 2:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert left.out.count("\n") >= 50
+    assert '"undo"' in supervm(*events).out
+    told = supervm("tail", "bitcoin", "--store", store, "--from-start", "--json").lines()
+    known: list[str] = []
+    for event in told:
+        match event["step"]:
+            case "new":
+                known.append(event["hash"])
+            case "undo":
+                assert known.pop() == event["hash"]
+    assert known[-1] == TIP["hash"]
+    assert len(known) == TIP["height"] + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--keep-final", "soon"), "length of time"),
+        (("--keep-undone", "3d"), "give --keep-final too"),
+        (("--keep-final", "3d", "--keep-undone", "1d"), "shorter time"),
+        (("--keep-final", "3d", "--keep-events", "few"), "is not a"),
+    ],
+)
+def test_lengths_that_cannot_be_kept_are_refused(tmp_path: Path, arguments: tuple[str, ...], why: str) -> None:
+    ran = mirror_sample(tmp_path / "store.db", *arguments)
+    assert ran.status == 2
+    assert why in ran.err
+    assert not (tmp_path / "store.db").exists()

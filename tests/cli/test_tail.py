@@ -222,6 +222,8 @@ def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) ->
     empty.write_text("\n")
     folder = tmp_path / "folder"
     folder.mkdir()
+    spoilt = tmp_path / "spoilt"
+    spoilt.write_text(cursor[:-8])
     forged = cursor[:-1] + ("A" if cursor[-1] != "A" else "Q")
     for status, words, arguments in (
         (1, "no chain nothing", ("nothing", "--store", sample)),
@@ -231,6 +233,8 @@ def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) ->
         (1, "cut short", ("bitcoin", "--store", sample, "--cursor", cursor[:-8])),
         (2, "is no address", ("bitcoin", "--store", sample, "--address", "nonsense")),
         (2, "holds no cursor", ("bitcoin", "--store", sample, "--state", empty)),
+        (1, f"--state {spoilt}: the cursor is cut short", ("bitcoin", "--store", sample, "--state", spoilt)),
+        (1, "delete the file to begin anew", ("bitcoin", "--store", sample, "--state", spoilt)),
         (2, "cannot be read", ("bitcoin", "--store", sample, "--state", folder)),
         (1, "cannot be written", ("bitcoin", "--store", sample, "--state", tmp_path / "none" / "state")),
         (2, "not allowed with", ("bitcoin", "--store", sample, "--from", "3", "--from-start")),

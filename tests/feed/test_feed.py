@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -21,10 +22,11 @@ from supervm_rt.errors import (
     CursorTooOld,
     CursorUnknown,
     NotInStore,
+    StoreError,
 )
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
-from supervm_rt.store.feed import Feed, Last, Retention, Subscription, bell, open_feed
+from supervm_rt.store.feed import Feed, Kept, Last, Retention, Subscription, bell, open_feed
 from supervm_rt.store.feed.reader import PAGE_EVENTS
 from supervm_rt.store.feed.tail import TAIL_EVENTS
 from tests.cli.support import BLOCKFILES, SAMPLE_BLOCKS
@@ -267,6 +269,72 @@ def test_the_log_of_sqlite_does_not_grow_for_a_stuck_consumer(path: Path) -> Non
         run(test)
 
 
+def test_events_that_consumers_share_are_bounded(path: Path) -> None:
+    """However many different places consumers of the newest events begin at, and without a commit that ends the sharing."""
+    with Store.open(path, durable=False) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(1))
+
+        async def test() -> None:
+            async with open_feed(path) as feed:
+                first = feed.subscribe(CHAIN)
+                await take(first, 1)
+                await trio.to_thread.run_sync(mirror.apply, PLUGIN, chain_of(2001)[1:])
+                cursors = [(await anext(first)).cursor for _ in range(2000)]
+                for cursor in cursors[::40]:
+                    subscription = feed.subscribe(CHAIN, cursor=cursor)
+                    left = 2000 - cursors.index(cursor) - 1
+                    await take(subscription, left)
+                    assert feed.tail.shared.events <= TAIL_EVENTS
+                assert len(cursors) * len(cursors[::40]) / 2 > 10 * TAIL_EVENTS
+
+        run(test)
+
+
+def test_what_a_feed_failed_with_is_told_to_every_consumer(path: Path) -> None:
+    """Also to one that was busy when it happened, instead of an end of the events."""
+    with Store.open(path) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(2))
+
+        async def test() -> None:
+            async with open_feed(path) as feed:
+                busy, waiting = feed.subscribe(CHAIN), feed.subscribe(CHAIN)
+                await take(busy, 1)
+                await take(waiting, 2)
+                with store.transaction() as connection:
+                    connection.execute("UPDATE sqlite_sequence SET seq = 'nonsense'")
+                with pytest.raises(StoreError):
+                    await take(waiting, 1)
+                with store.transaction() as connection:
+                    connection.execute("UPDATE sqlite_sequence SET seq = 2")
+                assert await take(busy, 1) == [b"b1"]
+                with pytest.raises(StoreError):
+                    await take(busy, 1)
+                with pytest.raises(StoreError):
+                    await take(feed.subscribe(CHAIN), 1)
+
+        run(test)
+
+
+def test_a_store_that_was_replaced_is_noticed(path: Path) -> None:
+    """A backup that was put in its place, for instance: the file that was opened will never hear of anything again."""
+    fill(path, chain_of(2))
+    copy = path.with_name("copy.store")
+    copy.write_bytes(path.read_bytes())
+
+    async def test() -> None:
+        async with open_feed(path) as feed:
+            subscription = feed.subscribe(CHAIN)
+            await take(subscription, 2)
+            copy.replace(path)
+            fill(path, line("n", "b1", 2))
+            with pytest.raises(StoreError, match="replaced"):
+                await take(subscription, 1)
+
+    run(test, seconds=20)
+
+
 class TestRefused:
     """What cannot be followed is said, each kind in its own words."""
 
@@ -345,6 +413,10 @@ class TestRefused:
                     {"chain": "c" * 256},
                     {"chain": CHAIN, "start": 1 << 63},
                     {"chain": CHAIN, "start": Last(-1)},
+                    {"chain": CHAIN, "start": 2.5},
+                    {"chain": CHAIN, "steps": ["later"]},
+                    {"chain": CHAIN, "addresses": "bc1qsomething"},
+                    {"chain": CHAIN, "scripts": ["0014"]},
                 )
                 for arguments in wrong:
                     with pytest.raises(ConfigurationError):
@@ -408,11 +480,17 @@ class TestRuntime:
     @pytest.mark.parametrize(
         ("text", "found"),
         [
-            ("{age: 30d}", Retention(30 * 86400)),
-            ("{age: 90s, events: 7}", Retention(90, 7)),
-            ("{events: 7}", "age"),
-            ("{age: soon}", "length of time"),
-            ("{age: 1d, events: -1}", "events"),
+            ("{final: {age: 30d}}", Retention(Kept(30 * 86400))),
+            ("{final: {age: 90s, events: 7}}", Retention(Kept(90, 7))),
+            ("{final: {age: 90s}, undone: {age: 3h}}", Retention(Kept(90), Kept(10800))),
+            ("{final: {age: 90s, events: 7}, undone: {age: forever}}", Retention(Kept(90, 7), Kept(math.inf, 7))),
+            ("{final: {age: 90s, events: 7}, undone: {events: 9}}", Retention(Kept(90, 7), Kept(90, 9))),
+            ("{final: {age: 90s}, undone: {age: 80s}}", "shorter time"),
+            ("{final: {age: 90s}, undone: {age: 90s, events: 7}}", "smaller number"),
+            ("{undone: {age: 30d}}", "final"),
+            ("{final: {events: 7}}", "age"),
+            ("{final: {age: soon}}", "length of time"),
+            ("{final: {age: 1d, events: -1}}", "events"),
         ],
     )
     def test_retention_is_configured(self, tmp_path: Path, text: str, found: Retention | str) -> None:
@@ -431,7 +509,7 @@ class TestRuntime:
             with Store.open(path) as store, store.transaction() as connection:
                 connection.execute("UPDATE commits SET time = 1")
                 events = connection.execute("SELECT count(*) FROM events").fetchone()[0]
-            async with open_runtime(replace(self.config(path), retention=Retention(age=60, events=50))):
+            async with open_runtime(replace(self.config(path), retention=Retention(Kept(age=60, events=50)))):
                 with Store.open(path, read_only=True) as store:
                     while len(log_of(store, "bitcoin")) > events / 2:
                         await trio.sleep(0.01)

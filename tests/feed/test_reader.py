@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from supervm_rt.chain.cursor import Sealer
 from supervm_rt.errors import CursorTooOld
 from supervm_rt.model.chain import Step
-from supervm_rt.store import FinalInput, Input, Store, digest
+from supervm_rt.store import BlockState, FinalInput, Input, Store, digest
 from supervm_rt.store.feed.events import Request, Transactions
 from supervm_rt.store.feed.reader import FeedReader
-from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Retention, find_horizons, move_horizon, sweep
+from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Kept, Retention, Sweeper, find_horizons, move_horizon, sweep
+from supervm_rt.store.queries import ChainReader
+from supervm_rt.store.schema import StateCode
 from tests.feed.killed import inputs_of
 from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
-from tests.store.support import CHAIN, HEAVIEST, PLUGIN, chain_of, dev_mirror, fill, line
+from tests.store.support import CHAIN, HEAVIEST, PLUGIN, block, chain_of, dev_mirror, fill, line
 from tests.store.test_reading_beside import counted
 
 RULES = replace(HEAVIEST, final_depth=6)
@@ -33,13 +35,23 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def prune(store: Store, *, keep: int, sweeping: bool = True, now: float = 4e9) -> None:
-    """Deletes all that may be deleted, but the last events."""
-    retention = Retention(age=0, events=keep)
+def prune(store: Store, *, keep: int, undone: int | None = None, sweeping: bool = True, now: float = 4e9) -> None:
+    """Deletes all that may be deleted, but the last events; those of undone blocks only where they are no more among so many."""
+    retention = Retention(Kept(0, keep), None if undone is None else Kept(0, undone))
     for horizon in find_horizons(store, retention, now):
         move_horizon(store, horizon)
-    while sweeping and sweep(store, 7):
-        pass
+    if sweeping:
+        sweep_all(store, retention, now)
+
+
+def sweep_all(store: Store, retention: Retention, now: float) -> int:
+    """How many events it deletes."""
+    sweeper, count = Sweeper(retention), 0
+    while found := sweeper.find(store, now, 7):
+        assert len(found) <= 7
+        sweep(store, found)
+        count += len(found)
+    return count
 
 
 def test_from_the_beginning_the_whole_log_is_told(mixed: Path) -> None:
@@ -150,6 +162,8 @@ class TestDeletedEvents:
                     assert horizon <= len(events) - keep
                     for number, event in enumerate(events, start=1):
                         reader = consumer(store, event.cursor)
+                        if number < horizon and not sweeping:
+                            continue  # one at an undone block goes on until the events that tell so are deleted
                         if number < horizon:
                             with pytest.raises(CursorTooOld, match="oldest cursor that works") as caught:
                                 reader.read(store)
@@ -157,6 +171,93 @@ class TestDeletedEvents:
                             assert told(read_all(oldest, store)) == told(events[horizon:])
                         else:
                             assert told(read_all(reader, store)) == told(events[number:])
+
+    @pytest.mark.parametrize(("seed", "keep", "undone"), [(7, 25, 120), (8, 10, 2000), (10, 40, 40), (11, 5, 150)])
+    def test_cursors_work_for_as_long_as_promised(self, tmp_path: Path, seed: int, keep: int, undone: int) -> None:
+        """Those at a block that was undone since for longer than the others; and none is told anything wrong, promised or not."""
+        path = tmp_path / "chain.store"
+        fill(path, busy_inputs(seed, 240), RULES)
+        with Store.open(path) as store:
+            events = read_all(consumer(store), store)
+            chain = store.chain(CHAIN)
+            settled = chain.final()
+            assert settled is not None
+            found = {"kept": 0, "undone": 0, "refused": 0}
+            states = [Rebuilt() for _ in events]
+            for number, event in enumerate(events):
+                before = states[number - 1] if number else Rebuilt()
+                states[number].blocks, states[number].final = list(before.blocks), before.final
+                states[number].apply([event])
+            for at, swept in ((2, 0), (2, 1), (1, 1)):
+                prune(store, keep=keep * at, undone=undone * at, sweeping=bool(swept))
+                for number, (event, rebuilt) in enumerate(zip(events, states, strict=True), start=1):
+                    known = Rebuilt()
+                    known.blocks, known.final = list(rebuilt.blocks), rebuilt.final
+                    left = any(not _stands(chain, hash_) for hash_, _ in known.blocks)
+                    promised = number >= len(events) - (undone * at if left else keep * at)
+                    limit, cursor = 1 + number % 3, event.cursor
+                    try:
+                        while True:
+                            page = consumer(store, cursor).read(store, limit)
+                            known.apply(page.events)
+                            cursor = page.events[-1].cursor if page.events else cursor
+                            if page.exhausted:
+                                break
+                    except CursorTooOld:
+                        assert not promised
+                        found["refused"] += 1
+                        continue
+                    known.assert_equals(store)
+                    found["undone" if left and number < len(events) - keep * at else "kept"] += 1
+            assert found["kept"] > 0
+            assert found["refused"] > 0
+            assert found["undone"] > 0 or undone == keep
+            with store.snapshot() as connection:
+                (horizon,) = connection.execute("SELECT sequence FROM horizons").fetchone()
+                rows = connection.execute(
+                    "SELECT e.sequence, b.state FROM events e JOIN blocks b ON b.id = e.block WHERE e.sequence <= ?", (horizon,)
+                ).fetchall()
+            assert all(state == StateCode.CUT and sequence > len(events) - undone - 30 for sequence, state in rows)
+            anew = Rebuilt()
+            anew.apply(read_all(consumer(store), store, 3))
+            anew.assert_equals(store)
+            for height in range(0, settled.height + 8, 5):
+                rebuilt = Rebuilt(floor=height)
+                rebuilt.apply(read_all(consumer(store, start=height), store, 3))
+                rebuilt.assert_equals(store)
+
+    def test_a_consumer_of_two_chains_comes_back_to_an_undone_block(self, tmp_path: Path) -> None:
+        names = ("one", "two")
+        with Store.open(tmp_path / "chain.store") as store:
+            mirrors = [dev_mirror(store, RULES, name) for name in names]
+            inputs = [busy_inputs(seed, 150) for seed in (3, 4)]
+            for at in range(0, 150, 3):
+                for mirror, theirs in zip(mirrors, inputs, strict=True):
+                    mirror.apply(PLUGIN, theirs[at : at + 3])
+            events = read_all(consumer(store, chains=names), store)
+            prune(store, keep=60, undone=10_000)
+            with store.snapshot() as connection:
+                (horizon,) = connection.execute("SELECT min(sequence) FROM horizons").fetchone()
+            states = {name: Rebuilt() for name in names}
+            back = 0
+            for number, event in enumerate(events, start=1):
+                states[event.chain].apply([event])
+                known = {name: Rebuilt() for name in names}
+                for name in names:
+                    known[name].blocks, known[name].final = list(states[name].blocks), states[name].final
+                try:
+                    page = consumer(store, event.cursor, chains=names).read(store, 1 + number % 4)
+                    further = page.events + read_all(
+                        consumer(store, page.events[-1].cursor if page.events else event.cursor, chains=names), store, 5
+                    )
+                except CursorTooOld:
+                    continue
+                back += number < horizon
+                for one in further:
+                    known[one.chain].apply([one])
+                for name in names:
+                    known[name].assert_equals(store, name)
+            assert back > 0
 
     def test_a_consumer_that_begins_slowly_goes_on_however_far_the_deleting_has_come(self, tmp_path: Path) -> None:
         path = tmp_path / "chain.store"
@@ -175,6 +276,26 @@ class TestDeletedEvents:
                 cursor = page.events[-1].cursor
             rebuilt.apply(read_all(consumer(store, cursor), store))
             rebuilt.assert_equals(store)
+
+    def test_a_consumer_that_begins_slowly_while_the_horizon_comes_to_lie_lower(self, tmp_path: Path) -> None:
+        """The chain fell below what the consumer was told already, and rose again to the same blocks."""
+        with Store.open(tmp_path / "chain.store") as store:
+            rival, last = block("c5", "b4", 5, weight=10), block("b11", "b10", 11, weight=20)
+            dev_mirror(store).apply(PLUGIN, [*chain_of(11), rival, last, FinalInput(b"b11", 11)])
+            log = log_of(store)
+            first = max(sequence for sequence, step, hash_ in log if hash_ == b"b10" and step is Step.NEW and sequence < 12)
+            second = max(sequence for sequence, step, hash_ in log if hash_ == b"b6" and step is Step.NEW)
+            assert first < second
+            for told_first in range(1, 12):
+                prune(store, keep=len(log) - first, sweeping=False)
+                rebuilt = Rebuilt()
+                slow = consumer(store)
+                rebuilt.apply(slow.read(store, 2 * told_first).events)
+                prune(store, keep=len(log) - second, sweeping=False)
+                rebuilt.apply(read_all(consumer(store, slow.cursor), store, 3))
+                rebuilt.assert_equals(store)
+                with store.transaction() as connection:
+                    connection.execute("DELETE FROM horizons")
 
     def test_nothing_goes_while_nothing_is_final(self, tmp_path: Path) -> None:
         path = tmp_path / "chain.store"
@@ -198,13 +319,19 @@ class TestDeletedEvents:
                 connection.execute("UPDATE commits SET time = 1000")
             mirror.apply(PLUGIN, chain_of(30)[20:])
             before = log_of(store)
-            for horizon in find_horizons(store, Retention(age=100, events=0), now=1050e-9):
-                move_horizon(store, horizon)
-            assert sweep(store) == 0
-            for horizon in find_horizons(store, Retention(age=100, events=0), now=5000):
-                move_horizon(store, horizon)
-            assert sweep(store) > 0
+            retention = Retention(Kept(100, 0))
+            for now, deletes in ((1050e-9, False), (5000, True)):
+                for horizon in find_horizons(store, retention, now):
+                    move_horizon(store, horizon)
+                assert bool(sweep_all(store, retention, now)) == deletes
             assert log_of(store) == before[39:]
+
+
+def _stands(chain: ChainReader, hash_: bytes) -> bool:
+    """Whether a block was not undone for ever."""
+    found = chain.block_by_hash(hash_)
+    assert found is not None
+    return found.state in {BlockState.CANONICAL, BlockState.FINAL}
 
 
 @settings(max_examples=40)
@@ -223,7 +350,8 @@ def test_a_thousand_stops_in_random_trees(tmp_path_factory: pytest.TempPathFacto
             mirror.apply(PLUGIN, inputs[done : done + count])
             done += count
             if walk.random() < 0.2:
-                prune(store, keep=walk.choice([5, 20, 100]), sweeping=walk.random() < 0.7)
+                keep = walk.choice([5, 20, 100])
+                prune(store, keep=keep, undone=walk.choice([None, keep, 2 * keep, 400]), sweeping=walk.random() < 0.7)
             for number, (rebuilt, cursor) in enumerate(known):
                 if walk.random() < 0.4:
                     continue
@@ -245,6 +373,14 @@ def test_a_thousand_stops_in_random_trees(tmp_path_factory: pytest.TempPathFacto
                 anew.assert_equals(store)
 
 
+@pytest.mark.parametrize("kept", [Kept(1e12, 0), Kept(float("inf"), 0), Kept(0, 10**30)])
+def test_a_length_longer_than_any_history_keeps_all(tmp_path: Path, kept: Kept) -> None:
+    fill(tmp_path / "chain.store", chain_of(50), RULES)
+    with Store.open(tmp_path / "chain.store") as store:
+        assert find_horizons(store, Retention(kept), now=1.7e9) == []
+        prune(store, keep=0)
+
+
 def test_deleting_takes_as_long_for_a_long_chain_as_for_a_short_one(tmp_path: Path) -> None:
     """What the mirror waits for: the transactions that write. Counted in SQLite's instructions."""
 
@@ -252,30 +388,34 @@ def test_deleting_takes_as_long_for_a_long_chain_as_for_a_short_one(tmp_path: Pa
         path = tmp_path / f"{length}.store"
         fill(path, chain_of(length), RULES)
         with Store.open(path) as store, Store.open(path, read_only=True) as reader:
-            (horizon,) = find_horizons(reader, Retention(age=0, events=0), now=4e9)
-            return {
-                "horizon": counted(store, lambda: move_horizon(store, horizon)),
-                "sweep": counted(store, lambda: sweep(store)),
-            }
+            (horizon,) = find_horizons(reader, Retention(Kept(0, 0)), now=4e9)
+            moved = counted(store, lambda: move_horizon(store, horizon))
+            sweeper, found = Sweeper(Retention(Kept(0, 0), Kept(0, 0))), list[int]()
+            looked = counted(reader, lambda: found.extend(sweeper.find(reader, now=4e9)))
+            assert len(found) == SWEPT_AT_ONCE
+            return {"horizon": moved, "find": looked, "sweep": counted(store, lambda: sweep(store, found))}
 
     short, long = work(400), work(4000)
     assert abs(long["horizon"] - short["horizon"]) <= 10
     assert long["sweep"] <= short["sweep"] * 1.1
+    assert long["find"] <= short["find"] * 1.1
 
 
 def test_deleting_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     path = tmp_path / "chain.store"
     fill(path, chain_of(1500), RULES)
+    retention = Retention(Kept(0, 10))
     with Store.open(path) as store:
-        (horizon,) = find_horizons(store, Retention(age=0, events=10), now=4e9)
+        (horizon,) = find_horizons(store, retention, now=4e9)
         move_horizon(store, horizon)
-        assert sweep(store) == SWEPT_AT_ONCE
+        found = Sweeper(retention).find(store, now=4e9)
+        assert len(found) == SWEPT_AT_ONCE
+        sweep(store, found)
     with Store.open(path) as store:
         events = read_all(consumer(store), store)
         assert [event.block.hash for event in events if event.step is Step.NEW] == [b"b%d" % number for number in range(1500)]
-        assert find_horizons(store, Retention(age=0, events=10), now=4e9) == []
-        while sweep(store) == SWEPT_AT_ONCE:
-            pass
+        assert find_horizons(store, retention, now=4e9) == []
+        sweep_all(store, retention, now=4e9)
         assert log_of(store)[0][0] == horizon.sequence + 1
         again = Rebuilt()
         again.apply(read_all(consumer(store), store))

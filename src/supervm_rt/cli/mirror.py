@@ -9,9 +9,13 @@ from typing import Any
 
 from supervm_rt.cli.node import NodeResult, chain_summary, exit_status, run_node
 from supervm_rt.cli.output import add_json_option, block_text, print_fields, print_json
+from supervm_rt.cli.tail import height
+from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.runtime import CHAIN_DEFAULT, ChainSummary, PluginConfig, RuntimeConfig
+from supervm_rt.runtime.config import parse_age
+from supervm_rt.store.feed import Kept, Retention
 from supervm_rt.trust.policy import Placement, PolicyLevel
 
 
@@ -39,6 +43,19 @@ def add_commands(commands: Any) -> None:
         default=CHAIN_DEFAULT,
         metavar="N",
         help="blocks deeper than this are final; or none (default: the chain's)",
+    )
+    parser.add_argument(
+        "--keep-final", type=_age, metavar="AGE", help="how long events of final blocks are kept, such as 30d (default: forever)"
+    )
+    parser.add_argument(
+        "--keep-undone", type=_age, metavar="AGE", help="the same of undone blocks, at least as long (default: as --keep-final)"
+    )
+    parser.add_argument(
+        "--keep-events",
+        type=height,
+        default=10_000,
+        metavar="N",
+        help="so many of the last are kept anyhow (default: 10000)",
     )
     parser.add_argument("--policy", type=PolicyLevel, choices=list(PolicyLevel), default=PolicyLevel.STRICT)
     parser.add_argument(
@@ -71,6 +88,25 @@ def _final_depth(text: str) -> int | None:
     return int(text)
 
 
+def _age(text: str) -> float:
+    try:
+        return parse_age(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _retention(options: argparse.Namespace) -> Retention | None:
+    final, undone, events = options.keep_final, options.keep_undone, options.keep_events
+    if final is None and undone is not None:
+        raise ConfigurationError(
+            "--keep-undone alone deletes nothing: events of undone blocks are kept at least as long as those of final ones",
+            remedy="give --keep-final too",
+        )
+    if final is None:
+        return None
+    return Retention(Kept(final, events), None if undone is None else Kept(undone, events))
+
+
 def _mirror(options: argparse.Namespace) -> int:
     # A plugin that fails is not started again: the caller is told.
     plugin = PluginConfig(
@@ -82,7 +118,7 @@ def _mirror(options: argparse.Namespace) -> int:
         placement=options.placement,
         settings=dict(options.settings),
     )
-    config = RuntimeConfig(store=options.store, policy=options.policy, plugins=(plugin,))
+    config = RuntimeConfig(store=options.store, policy=options.policy, plugins=(plugin,), retention=_retention(options))
     result = run_node(config, until_idle=options.until_idle)
     status = exit_status(result)
     show(result, as_json=options.json)

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from supervm_rt.cli.output import add_json_option
-from supervm_rt.errors import ConfigurationError, OperatorError
+from supervm_rt.errors import ConfigurationError, CursorError, OperatorError
 from supervm_rt.ir.render import transaction_json
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
@@ -79,7 +79,12 @@ async def _run(options: argparse.Namespace) -> Exception | None:
             await watchers.start(watch_signals, scope)
             try:
                 async with open_feed(options.store) as feed:
-                    await _Tail(options, feed).run()
+                    tail = _Tail(options, feed)
+                    try:
+                        await tail.run()
+                    except CursorError as error:
+                        tail.explain(error)
+                        raise
             except Exception as error:
                 failure = error
         watchers.cancel_scope.cancel()
@@ -126,6 +131,12 @@ class _Tail:
             # A reader that does not read must not keep a signal from ending this.
             await trio.to_thread.run_sync(_write, text, abandon_on_cancel=True)
             await self._save(events[-1].cursor)
+
+    def explain(self, error: CursorError) -> None:
+        """Says where the cursor came from, if not from the command line."""
+        if self._saved is not None:
+            error.message = f"--state {self._state}: {error.message}"
+            error.remedy = f"{error.remedy}; delete the file to begin anew"
 
     def _subscribe(self) -> Subscription:
         options = self._options

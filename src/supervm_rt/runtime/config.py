@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.chain import ForkMode
 from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.model.plugin import Deadlines
-from supervm_rt.store.feed.retention import Retention
+from supervm_rt.store.feed.retention import Kept, Retention
 from supervm_rt.transports.network.resolving import Resolver, system_resolver
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES, DocumentFault, check_shape, read_yaml
 from supervm_rt.trust.network import NetworkPolicy
@@ -184,8 +185,22 @@ def _network(item: Mapping[str, Any], index: int) -> NetworkPolicy:
 
 
 def _retention(item: Mapping[str, Any]) -> Retention:
-    age = _amount("retention.age", parse_seconds, item["age"])
-    return Retention(age, item["events"]) if "events" in item else Retention(age)
+    given = item["final"]
+    age = _amount("retention.final.age", parse_age, given["age"])
+    final = Kept(age, given["events"]) if "events" in given else Kept(age)
+    if "undone" not in item:
+        return Retention(final)
+    given = item["undone"]
+    age = _amount("retention.undone.age", parse_age, given["age"]) if "age" in given else final.age
+    try:
+        return Retention(final, Kept(age, given.get("events", final.events)))
+    except ConfigurationError as error:
+        raise DocumentFault(f"retention: {error.message}") from None
+
+
+def parse_age(value: object) -> float:
+    """Seconds from ``30d``, or infinity from ``forever``. Raises ValueError."""
+    return math.inf if value == "forever" else parse_seconds(value)
 
 
 def _path(place: str, text: str) -> str:

@@ -10,7 +10,7 @@ import trio
 
 from supervm_rt.errors import StoreError
 from supervm_rt.store import Store
-from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Retention, find_horizons, move_horizon, sweep
+from supervm_rt.store.feed.retention import Retention, Sweeper, find_horizons, move_horizon, sweep
 
 if TYPE_CHECKING:
     from supervm_rt.runtime.runtime import Runtime
@@ -24,8 +24,9 @@ async def keep_retention(runtime: Runtime, store: Store, retention: Retention) -
     reader: Store | None = None
     try:
         reader = await trio.to_thread.run_sync(partial(Store.open, store.path, read_only=True))
+        sweeper = Sweeper(retention)
         while True:
-            await _round(runtime.store_turn, store, reader, retention)
+            await _round(runtime.store_turn, store, reader, retention, sweeper)
             await trio.sleep(EVERY)
     except StoreError as error:
         runtime.store_failed(error)
@@ -35,12 +36,14 @@ async def keep_retention(runtime: Runtime, store: Store, retention: Retention) -
                 await trio.to_thread.run_sync(reader.close)
 
 
-async def _round(turn: trio.Lock, store: Store, reader: Store, retention: Retention) -> None:
-    while horizons := await trio.to_thread.run_sync(find_horizons, reader, retention, time.time()):
+async def _round(turn: trio.Lock, store: Store, reader: Store, retention: Retention, sweeper: Sweeper) -> None:
+    moved = True
+    while moved:
+        horizons = await trio.to_thread.run_sync(find_horizons, reader, retention, time.time())
         for horizon in horizons:
             async with turn:  # the lock is fair: whoever waits for it comes next
                 await trio.to_thread.run_sync(move_horizon, store, horizon)
-        swept = SWEPT_AT_ONCE
-        while swept == SWEPT_AT_ONCE:
+        while sequences := await trio.to_thread.run_sync(sweeper.find, reader, time.time()):
             async with turn:
-                swept = await trio.to_thread.run_sync(sweep, store)
+                await trio.to_thread.run_sync(sweep, store, sequences)
+        moved = bool(horizons)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ import trio
 from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import ConfigurationError, StoreError, SuperVMError
 from supervm_rt.ir.registry import translator_for
-from supervm_rt.model.chain import Step
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability, Manifest
 from supervm_rt.runtime.binary import read_manifest
@@ -23,8 +22,7 @@ from supervm_rt.runtime.sink import EventSink, Receiver
 from supervm_rt.runtime.status import serve_status
 from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
 from supervm_rt.store import Store
-from supervm_rt.store.feed import BEGINNING, Feed, Last, Subscription
-from supervm_rt.store.feed.events import ALL_STEPS
+from supervm_rt.store.feed import Feed
 from supervm_rt.trust.policy import Policy
 
 
@@ -38,6 +36,9 @@ class Runtime:
         self.resolver = config.resolver
         self._store = store
         self._feed = feed
+        self.subscribe = feed.subscribe
+        """The events of chains, also of such as earlier runs have mirrored, as an async iterator: see ``Feed.subscribe``. It ends
+        with the runtime."""
         self._nursery = nursery
         self._store_turn = trio.Lock()
         self._chains: dict[str, ChainPipeline] = {}
@@ -156,40 +157,6 @@ class Runtime:
     def chains(self) -> Mapping[str, ChainSummary]:
         """Every chain by name: its tip and the counters since the runtime opened."""
         return {name: pipeline.summary for name, pipeline in self._chains.items()}
-
-    # ---- consumers -----------------------------------------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        chain: str | Sequence[str],
-        *,
-        cursor: str | None = None,
-        start: str | int | Last = BEGINNING,
-        steps: Iterable[Step] = ALL_STEPS,
-        addresses: Sequence[str] = (),
-        scripts: Sequence[bytes] = (),
-        transactions: Sequence[bytes] = (),
-        raw: bool = False,
-        ir: bool = False,
-        follow: bool = True,
-    ) -> Subscription:
-        """The events of one chain, or of several in the order in which the store committed them: an async iterator.
-
-        It ends with the runtime. A chain must have been mirrored under its name, now or in an earlier run. For the arguments and
-        what is raised see ``open_feed``'s ``subscribe``, which does the same for a store without a runtime.
-        """
-        return self._feed.subscribe(
-            chain,
-            cursor=cursor,
-            start=start,
-            steps=steps,
-            addresses=addresses,
-            scripts=scripts,
-            transactions=transactions,
-            raw=raw,
-            ir=ir,
-            follow=follow,
-        )
 
     # ---- what supervisors need -----------------------------------------------------------------------------------------------
 

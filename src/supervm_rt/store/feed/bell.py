@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import trio
 from inotify_simple import INotify, flags
@@ -19,7 +19,9 @@ LOOK_EVERY: Final = 1.0
 """Seconds; a look costs a few microseconds."""
 
 
-async def listen(store: Path, ring: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def listen(
+    store: Path, ring: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> NoReturn:
     """Calls ``ring`` after each commit of whoever writes the store, now and then for several at once. Runs until cancelled."""
     bell = bell_path(store)
     try:
@@ -51,7 +53,7 @@ async def listen(store: Path, ring: Callable[[], None], task_status: trio.TaskSt
                 ring()
 
 
-async def _look(ring: Callable[[], None]) -> None:
+async def _look(ring: Callable[[], None]) -> NoReturn:
     while True:
         await trio.sleep(LOOK_EVERY)
         ring()

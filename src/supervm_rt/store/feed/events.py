@@ -43,13 +43,15 @@ Finals: TypeAlias = tuple[tuple[bytes, int] | None, ...]
 class Context:
     """What the events of a stretch of one subscription share."""
 
-    __slots__ = ("places", "position", "sealer")
+    __slots__ = ("catching_up", "places", "position", "sealer")
 
     def __init__(self, sealer: Sealer, places: tuple[ChainPlace, ...], position: int) -> None:
         self.sealer = sealer
         self.places = places
         self.position = position
         """For events that are not of the log."""
+        self.catching_up = any(place.catching_up for place in places)
+        """Whether the next events are not those of the log."""
 
 
 @dataclass(slots=True)
@@ -173,6 +175,15 @@ class Transactions:
     ids: Sequence[bytes] = ()
     """Display order."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError: text in place of bytes, or of a list, would match nothing."""
+        if not all(isinstance(one, bytes) for one in (*self.scripts, *self.ids)):
+            raise ConfigurationError(
+                "scripts and transactions are lists of bytes", remedy="convert hexadecimal with bytes.fromhex"
+            )
+        if isinstance(self.addresses, str) or not all(isinstance(one, str) for one in self.addresses):
+            raise ConfigurationError("addresses are a list of texts", remedy="put a single one into a list")
+
 
 BEGINNING: Final = "beginning"
 NOW: Final = "now"
@@ -208,8 +219,9 @@ class Request:
                 raise ConfigurationError(
                     f"a chain's name of {len(name)} characters is too long for a cursor", remedy="shorten it"
                 )
-        if not self.steps:
-            raise ConfigurationError("a subscription without steps has no events", remedy="name new, undo or final")
+        if not self.steps or not self.steps <= ALL_STEPS:
+            what = "without steps has no events" if not self.steps else f"knows no step {min(map(str, self.steps - ALL_STEPS))!a}"
+            raise ConfigurationError(f"a subscription {what}", remedy="name new, undo or final")
         number = self.start.events if isinstance(self.start, Last) else self.start
         if isinstance(number, int) and not 0 <= number <= HIGHEST_INTEGER:
             raise ConfigurationError(f"a subscription cannot begin at {number}", remedy="give a number from 0 on")
@@ -218,5 +230,5 @@ class Request:
                 "several chains cannot begin at one height, or with their last events",
                 remedy="subscribe to each by itself, or begin at the beginning, now or a cursor",
             )
-        if isinstance(self.start, str) and self.start not in {BEGINNING, NOW}:
+        if not isinstance(self.start, Cursor | Last | int) and self.start not in {BEGINNING, NOW}:
             raise ConfigurationError(f"{self.start!a} is no start", remedy=f"use {BEGINNING}, {NOW} or a height")

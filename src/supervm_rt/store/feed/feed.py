@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -24,7 +25,7 @@ from supervm_rt.errors import ConfigurationError, StoreError
 from supervm_rt.model.chain import Step
 from supervm_rt.store.database import Store
 from supervm_rt.store.feed.bell import listen
-from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, Request, Transactions
+from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, RawRow, Request, Transactions
 from supervm_rt.store.feed.reader import FeedReader, Page, log_head
 from supervm_rt.store.feed.subscription import Subscription
 from supervm_rt.store.feed.tail import Tail
@@ -34,8 +35,10 @@ READERS: Final = 2
 _COMMITS_REMEMBERED: Final = 10_000
 _TRIES: Final = 5
 _GROUP: Final = 16
-_REST: Final = 9
-"""Times as long as waking took."""
+_REST: Final = 49
+"""Times as long as waking took of the processor, ..."""
+_FREE: Final = 0.0002
+"""... where that was longer than this. Seconds."""
 _LONGEST_REST: Final = 0.5
 """Seconds."""
 
@@ -46,6 +49,7 @@ class Feed:
     def __init__(self, store: Store, *, told: bool) -> None:
         """``store``: a handle of the feed's own, open read-only; the feed closes it. ``told``: ``ring`` says how many events."""
         self.path = store.path
+        self._file = _identity(store.path)
         self._pump_store = store
         self._sealer = Sealer(store.cursor_key())
         self._idle: list[Store] = []
@@ -106,7 +110,7 @@ class Feed:
         if len(chains) > MAX_CHAINS:
             raise ConfigurationError(f"{len(chains)} chains are too many", remedy=f"subscribe to {MAX_CHAINS} at most at once")
         begin: Cursor | str | int | Last = start if cursor is None else self._sealer.open(cursor)
-        wanted = Transactions(tuple(addresses), tuple(scripts), tuple(transactions))
+        wanted = Transactions(addresses, scripts, transactions)
         filtered = bool(wanted.addresses or wanted.scripts or wanted.ids)
         request = Request(chains, begin, frozenset(steps), wanted if filtered else None, raw, ir)
         return Subscription(self, FeedReader(self._sealer, request), follow=follow, given=cursor)
@@ -121,6 +125,7 @@ class Feed:
         try:
             for attempt in range(1, _TRIES + 1):
                 try:
+                    self._refuse_another_file()
                     return reader.read(store)
                 except StoreError as error:
                     # A store that nobody wrote was read as unchanging, and then somebody began to write it.
@@ -134,15 +139,17 @@ class Feed:
                 self._idle.append(store)
 
     async def wait(self, token: int, seen: int) -> None:
-        """Until something was committed since ``rings`` was ``token``, or there is more than up to ``seen``, or the feed ends.
-
-        Raises what the feed ended with.
-        """
+        """Until something was committed since ``rings`` was ``token``, or there is more than up to ``seen``, or the feed ends."""
         if self.rings == token and self.tail.head <= seen and not self.ended:
             self._someone.set()
             await self._waiting.park()
+
+    def over(self) -> bool:
+        """Whether it has ended. Raises what it ended with."""
         if self._failure is not None:
-            raise self._failure
+            # With a traceback of its own: many consumers raise it.
+            raise type(self._failure)(self._failure.message, remedy=self._failure.remedy) from self._failure
+        return self.ended
 
     def committed_after(self, sequence: int) -> float | None:
         """When the first commit behind this sequence was heard of; the oldest that is remembered, where it is older still."""
@@ -188,7 +195,7 @@ class Feed:
         before = self.tail.head
         for attempt in range(1, _TRIES + 1):
             try:
-                head, rows = await trio.to_thread.run_sync(self.tail.fetch, self._pump_store)
+                head, rows = await trio.to_thread.run_sync(self._fetch)
                 break
             except StoreError as error:
                 if attempt == _TRIES or type(error) is not StoreError:
@@ -198,18 +205,32 @@ class Feed:
         if head != before:
             await self._wake()
 
+    def _fetch(self) -> tuple[int, list[RawRow]]:
+        self._refuse_another_file()
+        return self.tail.fetch(self._pump_store)
+
+    def _refuse_another_file(self) -> None:
+        """The opened file can be read for as long as it is open; where it lies there no more, nobody writes it any more."""
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                f"the store {self.path} was replaced or moved away while it was read",
+                remedy="open it again, by its new name if it has one",
+            )
+
     async def _wake(self) -> None:
         """In groups, so that a thousand consumers do not keep a mirror waiting; and not again before a rest.
 
-        Where commits follow fast, consumers then get more at once, and take a tenth of the time at most, however many they are.
+        Where commits follow fast, consumers then get more at once, and waking takes about a fiftieth of the time.
         """
-        begun = trio.current_time()
+        begun = time.thread_time()
         left = len(self._waiting)
         while left > 0:
             self._waiting.unpark(count=min(_GROUP, left))
             left -= _GROUP
             await trio.lowlevel.checkpoint()
-        await trio.sleep(min(_REST * (trio.current_time() - begun), _LONGEST_REST))
+        took = time.thread_time() - begun
+        if took > _FREE:
+            await trio.sleep(min(_REST * took, _LONGEST_REST))
 
     def _close(self) -> None:
         with contextlib.suppress(StoreError):
@@ -217,6 +238,14 @@ class Feed:
         while self._idle:
             with contextlib.suppress(StoreError):
                 self._idle.pop().close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @asynccontextmanager

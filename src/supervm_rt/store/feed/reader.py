@@ -4,8 +4,12 @@ A page is read in one snapshot, which ends with it: a consumer that does not com
 
 Where a chain's oldest events were deleted (``horizons``), a consumer that begins before them is first told what they led to:
 NEW of each block up to the horizon's tip, FINAL of those that were final there. All of these are final for ever, so a consumer
-that stops in between goes on however far the horizon has moved meanwhile. Behind it follows the log. A cursor in the log whose
-next events were deleted is refused.
+that stops in between goes on however far the horizon has moved meanwhile; where the horizon's tip has come to lie lower, because
+the chain was undone and redone, it is told UNDO down to there. Behind it follows the log.
+
+A cursor in the log whose next events were deleted is refused, but for one at a block that was undone since, while an event tells
+so (events of undone blocks may be kept for longer than those of final ones): its consumer is told UNDO back to the canonical
+chain, and then goes on as one that began anew and had come that far.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ PAGE_BYTES: Final = 4 << 20
 EXAMINED_BYTES: Final = 16 << 20
 """And where a filter drops them, with the block that passes this."""
 
-NEW, FINAL = int(StepCode.NEW), int(StepCode.FINAL)
+NEW, UNDO, FINAL = map(int, (StepCode.NEW, StepCode.UNDO, StepCode.FINAL))
 
 LOG: Final = (
     "SELECT e.sequence, e.chain, e.step, e.block, b.hash, b.height, b.parent, b.time,"
@@ -43,11 +47,36 @@ LOG: Final = (
 )
 
 
-Shared: TypeAlias = dict[
-    tuple[int, int, tuple[int, ...], frozenset[int], tuple[ChainPlace, ...], Finals],
-    tuple[list[FeedEvent], Finals, FeedEvent | None, int],
-]
-"""Events that one consumer made of rows, and where it then stood, by where it stood before."""
+_Place: TypeAlias = tuple[int, int, tuple[int, ...], frozenset[int], tuple[ChainPlace, ...], Finals]
+_Made: TypeAlias = tuple[list[FeedEvent], Finals, FeedEvent | None, int]
+
+
+class Shared:
+    """Events that consumers made of the log's newest rows, for others that stand at the same place and ask for the same."""
+
+    def __init__(self, most: int) -> None:
+        """``most``: about so many events are held; beyond, all are forgotten, and made again where they are asked for."""
+        self._most = most
+        self._made: dict[_Place, _Made] = {}
+        self.events = 0
+        """How many are held."""
+
+    def get(self, place: _Place) -> _Made | None:
+        """Events, and where whoever made them then stood: last final blocks, last event, position."""
+        return self._made.get(place)
+
+    def keep(self, place: _Place, made: _Made) -> None:
+        """Holds them, unless they are too many."""
+        self.events += len(made[0]) + 1
+        if self.events > self._most:
+            self.clear()
+        else:
+            self._made[place] = made
+
+    def clear(self) -> None:
+        """What was made no longer serves anybody."""
+        self._made.clear()
+        self.events = 0
 
 
 class Horizon(NamedTuple):
@@ -86,6 +115,8 @@ class FeedReader:
         self._cursor = Cursor(0, self._context.places)
         self._last: FeedEvent | None = None
         """The last event that was passed, since its place was last set otherwise (``_cursor``)."""
+        self._below: dict[bytes, BlockRef] = {}
+        """What is left of a chain when a block that is not of the log is undone: its parent."""
         self.position = 0
         """Sequence of the last event that was passed."""
         self.seen = 0
@@ -118,7 +149,7 @@ class FeedReader:
     @property
     def follows_log(self) -> bool:
         """Whether the next events are those of the log."""
-        return self._started and not any(place.catching_up for place in self._context.places)
+        return self._started and not self._context.catching_up
 
     def _stand(self, cursor: Cursor) -> None:
         self._cursor, self._last = cursor, None
@@ -152,6 +183,7 @@ class FeedReader:
         if not self._started:
             self._start(store, connection, head)
         horizons = [_horizon(connection, chain) for chain in self._ids]
+        self._leave_deleted(connection, horizons)
         for index, horizon in enumerate(horizons):
             place = self._context.places[index]
             if not place.catching_up:
@@ -163,7 +195,6 @@ class FeedReader:
                 return self._page(store, connection, rows, head, limit)
             done = replace(place, after=horizon.sequence, final=_block(self._finals[index]), catching_up=False, reached=None)
             self._move(self.position, {index: done})
-        self._refuse_deleted(horizons)
         return self._page(store, connection, self._log(connection, limit), head, limit)
 
     def take(self, rows: list[RawRow], head: int, shared: Shared) -> list[FeedEvent]:
@@ -179,7 +210,7 @@ class FeedReader:
             if any(place.after > self.position for place in places):
                 mine = [row for row in mine if row[0] > places[index[row[1]]].after]
             events = self._pass_all(mine)
-            shared[key] = (events, self._finals, self._last, self.position)
+            shared.keep(key, (events, self._finals, self._last, self.position))
         else:
             events, self._finals, self._last, self.position = made
         self.seen = head
@@ -239,9 +270,9 @@ class FeedReader:
             self._finals = tuple(finals)
         if row[0]:
             self.position = row[0]
-        elif row[2] == NEW:
+        elif row[2] != FINAL:
             places = list(self._context.places)
-            places[index] = replace(places[index], reached=BlockRef(row[4], row[5]))
+            places[index] = replace(places[index], reached=BlockRef(row[4], row[5]) if row[2] == NEW else self._below[row[4]])
             self._context = Context(self._sealer, tuple(places), self.position)
         event = FeedEvent(self._context, index, row, self._finals)
         self._last = event
@@ -293,9 +324,15 @@ class FeedReader:
             size += len(body.raw)
         return size, True
 
-    def _refuse_deleted(self, horizons: list[Horizon | None]) -> None:
-        for place, horizon in zip(self._context.places, horizons, strict=True):
-            if horizon is not None and max(self.position, place.after) < horizon.sequence:
+    def _leave_deleted(self, connection: sqlite3.Connection, horizons: list[Horizon | None]) -> None:
+        """Where the next events of a chain were deleted: to the way back from an undone block, or CursorTooOld."""
+        changed = {}
+        for index, (place, horizon) in enumerate(zip(self._context.places, horizons, strict=True)):
+            stands = max(self.position, place.after)
+            if horizon is None or place.catching_up or stands >= horizon.sequence:
+                continue
+            tip = _undone_tip(connection, self._ids[index], stands)
+            if tip is None:
                 oldest = self._oldest(horizons)
                 raise CursorTooOld(
                     f"events of the chain {place.chain} behind the cursor were deleted: the store keeps those after the block "
@@ -303,6 +340,9 @@ class FeedReader:
                     remedy=f"start anew from the beginning or a height; the oldest cursor that works is {oldest}",
                     oldest=oldest,
                 )
+            changed[index] = replace(place, final=_block(self._finals[index]), catching_up=True, reached=tip)
+        if changed:
+            self._move(self.position, changed)
 
     def _oldest(self, horizons: list[Horizon | None]) -> str:
         places = tuple(
@@ -316,8 +356,13 @@ class FeedReader:
     # ---- what deleted events led to ------------------------------------------------------------------------------------------
 
     def _owed(self, connection: sqlite3.Connection, index: int, horizon: Horizon, limit: int) -> list[RawRow]:
-        """In place of deleted events: FINAL of what the consumer has and was final at the horizon, then NEW and FINAL upwards."""
+        """In place of deleted events: UNDO of what the consumer has and the horizon's chain had not; FINAL of what it has and was
+        final at the horizon; then NEW and FINAL upwards."""
         chain, place, final = self._ids[index], self._context.places[index], self._finals[index]
+        undone = _way_down(connection, chain, place.reached, horizon.tip.height, max(1, limit))
+        if undone:
+            self._below = {block[1]: BlockRef(block[3], below) for block, below in undone}
+            return [(0, chain, UNDO, *block, None) for block, _ in undone]
         reached = -1 if place.reached is None else place.reached.height
         settled = -1 if horizon.final is None else horizon.final.height
         owed = max(-1 if final is None else final[1], place.floor - 1) + 1
@@ -381,9 +426,10 @@ class FeedReader:
     def _check(self, connection: sqlite3.Connection, cursor: Cursor, head: int) -> None:
         """That the store is the one, and no older copy of the one, that gave the cursor."""
         for index, place in enumerate(cursor.chains):
-            known = [block for block in (place.final, place.reached) if block is not None]
-            for block in known:
-                _demand(_is_canonical(connection, self._ids[index], block), place.chain)
+            if place.final is not None:
+                _demand(_state(connection, self._ids[index], place.final) == StateCode.CANONICAL, place.chain)
+            if place.reached is not None:
+                _demand(_state(connection, self._ids[index], place.reached) is not None, place.chain)
         place = cursor.chains[cursor.chain]
         _demand(cursor.position <= head and all(one.after <= head for one in cursor.chains), place.chain)
         if cursor.block is None or place.catching_up:
@@ -431,6 +477,26 @@ def _horizon(connection: sqlite3.Connection, chain: int) -> Horizon | None:
     return Horizon(sequence, BlockRef(tip, tip_height), None if final is None else BlockRef(final, final_height))
 
 
+def _way_down(
+    connection: sqlite3.Connection, chain: int, tip: BlockRef | None, height: int, limit: int
+) -> list[tuple[tuple[int, bytes, int, bytes, int], int]]:
+    """Blocks from a tip down to the first one of the canonical chain that is no higher: id, hash, height, parent, time; and the
+    parent's height."""
+    found: list[tuple[tuple[int, bytes, int, bytes, int], int]] = []
+    hash_ = None if tip is None else tip.hash
+    while hash_ is not None and len(found) < limit:
+        *block, state, below = connection.execute(
+            "SELECT b.id, b.hash, b.height, b.parent, b.time, b.state, p.height FROM blocks b"
+            " LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent WHERE b.chain = ? AND b.hash = ?",
+            (chain, hash_),
+        ).fetchone()
+        if below is None or (state == StateCode.CANONICAL and block[2] <= height):
+            break
+        found.append((tuple(block), below))
+        hash_ = block[3]
+    return found
+
+
 def _blocks(
     connection: sqlite3.Connection, chain: int, low: int, high: int, limit: int
 ) -> list[tuple[int, bytes, int, bytes, int]]:
@@ -442,9 +508,35 @@ def _blocks(
     ).fetchall()
 
 
-def _is_canonical(connection: sqlite3.Connection, chain: int, block: BlockRef) -> bool:
-    row = connection.execute("SELECT height, state FROM blocks WHERE chain = ? AND hash = ?", (chain, block.hash)).fetchone()
-    return row is not None and tuple(row) == (block.height, int(StateCode.CANONICAL))
+def _state(connection: sqlite3.Connection, chain: int, block: BlockRef) -> int | None:
+    """The state of a block at this height; None: there is no such block."""
+    row: tuple[int, int] | None = connection.execute(
+        "SELECT state, height FROM blocks WHERE chain = ? AND hash = ?", (chain, block.hash)
+    ).fetchone()
+    return None if row is None or row[1] != block.height else row[0]
+
+
+def _undone_tip(connection: sqlite3.Connection, chain: int, sequence: int) -> BlockRef | None:
+    """At which block the chain stood behind an event before the horizon, if that block was undone, and an event still tells so.
+
+    None also where it stood at a block that is final. Events of undone blocks are deleted from the oldest on: where there is one,
+    none that came after it is missing.
+    """
+    row = connection.execute(
+        "SELECT e.sequence, e.step, b.state, b.hash, b.height, p.state, p.hash, p.height"
+        " FROM events e JOIN blocks b ON b.id = e.block LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent"
+        " WHERE e.chain = ? AND e.sequence <= ? AND e.step <> ? ORDER BY e.sequence DESC LIMIT 1",
+        (chain, sequence, FINAL),
+    ).fetchone()
+    if row is None:
+        return None
+    last, step, state, hash_, height, below, parent, parent_height = row
+    if state == StateCode.CANONICAL or below is None:
+        return None
+    if step == NEW:
+        return BlockRef(hash_, height)
+    # Behind the last UNDO of a branch, events of final blocks may be missing.
+    return BlockRef(parent, parent_height) if below != StateCode.CANONICAL or last == sequence else None
 
 
 def _final_at(connection: sqlite3.Connection, chain: int, sequence: int) -> BlockRef | None:
@@ -462,24 +554,25 @@ def _crossing(connection: sqlite3.Connection, chain: int, height: int, low: int,
     At any such place a consumer of the blocks from that height on has none yet: what follows tells it all. At ``low`` the chain
     is below.
     """
-    high = head
-    if _tip_height(connection, chain, high) < height:
+    begun, high = low, head
+    if _tip_height(connection, chain, begun, high) < height:
         return high
     while high - low > 1:
         middle = (low + high) // 2
-        if _tip_height(connection, chain, middle) < height:
+        if _tip_height(connection, chain, begun, middle) < height:
             low = middle
         else:
             high = middle
     return low
 
 
-def _tip_height(connection: sqlite3.Connection, chain: int, sequence: int) -> int:
+def _tip_height(connection: sqlite3.Connection, chain: int, begun: int, sequence: int) -> int:
+    """Behind an event; -1 where the chain has none behind ``begun`` up to there."""
     row = connection.execute(
         "SELECT e.step, b.height, p.height FROM events e JOIN blocks b ON b.id = e.block"
         " LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent"
-        " WHERE e.chain = ? AND e.sequence <= ? AND e.step <> ? ORDER BY e.sequence DESC LIMIT 1",
-        (chain, sequence, FINAL),
+        " WHERE e.chain = ? AND e.sequence > ? AND e.sequence <= ? AND e.step <> ? ORDER BY e.sequence DESC LIMIT 1",
+        (chain, begun, sequence, FINAL),
     ).fetchone()
     if row is None:
         return -1

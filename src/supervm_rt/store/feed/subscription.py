@@ -106,12 +106,16 @@ class Subscription(AsyncIterator[FeedEvent]):
         self._reading = True
         try:
             waited = False
+            self._turn_page()
             while True:
                 # What is committed from here on rings.
                 token = self._feed.rings
-                if self._feed.ended:
+                if self._feed.over():
                     return False
-                exhausted = await self._page()
+                exhausted = self._newest()
+                if exhausted is None:
+                    page = await self._feed.read(self._reader)
+                    self._buffer, exhausted = page.events, page.exhausted
                 if self._buffer:
                     if not waited:
                         await trio.lowlevel.checkpoint()
@@ -124,16 +128,17 @@ class Subscription(AsyncIterator[FeedEvent]):
         finally:
             self._reading = False
 
-    async def _page(self) -> bool:
-        """Reads one page. Whether there is nothing more."""
-        reader, tail = self._reader, self._feed.tail
+    def _turn_page(self) -> None:
         if self._buffer:
             self._before = self._buffer[-1]
             self._told += len(self._buffer)
             self._buffer, self._next = [], 0
-        if self._follow and reader.follows_log and not reader.request.bodies and tail.covers(reader.seen):
+
+    def _newest(self) -> bool | None:
+        """Takes one page of what is read once for all. Whether there is nothing more; None: the store has to be read."""
+        reader, tail = self._reader, self._feed.tail
+        if not (self._follow and tail.covers(reader.seen) and reader.follows_log) or reader.request.bodies:
+            return None
+        if reader.seen < tail.head:
             self._buffer = reader.take(*tail.after(reader.seen, PAGE_EVENTS), tail.shared)
-            return reader.seen >= tail.head
-        page = await self._feed.read(reader)
-        self._buffer = page.events
-        return page.exhausted
+        return reader.seen == tail.head

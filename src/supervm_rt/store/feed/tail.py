@@ -17,7 +17,7 @@ _sequence = itemgetter(0)
 
 
 class Tail:
-    """Holds at most twice TAIL_EVENTS rows."""
+    """Holds at most twice TAIL_EVENTS rows, and as many events as TAIL_EVENTS."""
 
     def __init__(self, head: int) -> None:
         """``head``: sequence of the log's last event; what follows will be read."""
@@ -26,8 +26,8 @@ class Tail:
         self.head = head
         """... up to this one."""
         self._rows: list[RawRow] = []
-        self.shared: Shared = {}
-        """Events that consumers made of these rows, for others that ask for the same."""
+        self.shared = Shared(TAIL_EVENTS)
+        """Events that consumers made of these rows."""
 
     def fetch(self, store: Store) -> tuple[int, list[RawRow]]:
         """What came since: the log's head, and the rows if they are not too many. In any thread."""
