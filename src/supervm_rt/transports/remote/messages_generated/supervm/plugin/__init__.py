@@ -241,7 +241,7 @@ class BlockMessage(betterproto2.Message):
     host finds the canonical chain by itself.
 
     Oneofs:
-        - body:
+        - body: 14 and 15 are the last numbers whose tags take one byte: they are for what goes with every block.
     """
 
     chain: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
