@@ -144,6 +144,17 @@ class ChildEnded(PluginError):
         self.cause = cause
 
 
+class RemoteEnded(PluginError):
+    """The connection of a remote plugin ended, or had to be ended, while it was meant to live.
+
+    ``cause`` is one of ``disconnect``, ``protocol``, ``superseded``, ``stop``.
+    """
+
+    def __init__(self, message: str, *, cause: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.cause = cause
+
+
 class PluginQuarantined(PluginError):
     """The plugin was stopped for what it sent, and is not started again by itself."""
 
