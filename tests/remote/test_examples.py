@@ -12,7 +12,7 @@ from supervm_rt import PluginConfig, PluginState, Store
 from supervm_rt.cli.demo import SAMPLE_CHAIN
 from supervm_rt.store import digest
 from tests.remote.support import serving
-from tests.transports.kinds import native_digest
+from tests.transports.kinds import mirrored
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "remote"
 
@@ -38,7 +38,9 @@ def run_example(folder: Path, script: str, *plugins: PluginConfig, chain: str) -
 def test_block_files_come_to_the_same_digest(tmp_path: Path) -> None:
     settings = {"blocks_dir": str(SAMPLE_CHAIN / "blocks"), "network": "regtest"}
     plugin = PluginConfig(path=EXAMPLES, settings=settings)
-    assert run_example(tmp_path, "blockfiles.py", plugin, chain="bitcoin") == native_digest(tmp_path / "native.db")
+    assert run_example(tmp_path, "blockfiles.py", plugin, chain="bitcoin") == mirrored(
+        "child", tmp_path / "native.db", SAMPLE_CHAIN / "blocks"
+    )
 
 
 def test_ten_blocks(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import logging
 from typing import Any, cast
 
 import betterproto2
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
+from grpclib.health.v1 import health_pb2
 from grpclib.health.v1.health_grpc import HealthBase
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.service import ServerReflection
@@ -340,6 +341,9 @@ def standard_services(host: Host) -> list[Any]:
     pool = DescriptorPool()
     for file in FileDescriptorSet.FromString(wire.descriptors()).file:
         pool.Add(file)
+    health = FileDescriptorProto()
+    health_pb2.DESCRIPTOR.CopyToProto(health)
+    pool.Add(health)
     names = (SERVICE, _HEALTH)
     # Its constructor is private, and its public maker wants services of its own kind.
     first, second = ServerReflection.extend([_Named(name) for name in names], pool=pool)[-2:]
