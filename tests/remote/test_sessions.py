@@ -336,14 +336,16 @@ def test_a_wrong_message_ends_the_life_and_what_came_before_counts(tmp_path: Pat
 
 def test_logs_and_metrics_arrive(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as node:
-            async with sdk.connect(f"unix:{node.path}", name=NAME, version="1.0.0", chain="dev") as host:
-                host.log(3, "a line\nwith a break")
-                host.metric("peers", 8.5)
-                line = await node.seen.until(EventKind.PLUGIN_LOG)
-                assert (line.message, int(line.severity)) == ("a line\\nwith a break", 3)
-                metric = await node.seen.until(EventKind.PLUGIN_METRIC)
-                assert metric.data == {"name": "peers", "value": 8.5}
+        async with (
+            serving(tmp_path) as node,
+            sdk.connect(f"unix:{node.path}", name=NAME, version="1.0.0", chain="dev") as host,
+        ):
+            host.log(3, "a line\nwith a break")
+            host.metric("peers", 8.5)
+            line = await node.seen.until(EventKind.PLUGIN_LOG)
+            assert (line.message, int(line.severity)) == ("a line\\nwith a break", 3)
+            metric = await node.seen.until(EventKind.PLUGIN_METRIC)
+            assert metric.data == {"name": "peers", "value": 8.5}
 
     trio.run(main)
 
@@ -354,8 +356,7 @@ def test_the_end_of_the_node_ends_all(tmp_path: Path) -> None:
     async def main() -> None:
         peers: list[RawPeer] = []
         async with serving(tmp_path, deadlines=Deadlines(stop=0.3)) as node:
-            for _ in range(3):
-                peers.append(RawPeer(await trio.open_unix_socket(str(node.path))))
+            peers += [RawPeer(await trio.open_unix_socket(str(node.path))) for _ in range(3)]
             one, two, three = peers
             assert registered((await two.call("Register", register("org.example.two") + field(6, 1))).messages[0])
             assert registered((await three.call("Register", register("org.example.three"))).messages[0])

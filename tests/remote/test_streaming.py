@@ -158,9 +158,7 @@ def test_a_reader_that_is_stuck_holds_nobody_up(tmp_path: Path) -> None:
             async with peer(node.path) as other:
                 reading = await other.begin("StreamBlocks")
                 await other.send(reading, framed(b""), end=True)
-                name = ""
                 for step in range(200):
-                    name = "a" * (step + 1)
                     await host.publish(
                         bytes(100_000),
                         height=step + 2,

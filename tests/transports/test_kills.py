@@ -73,7 +73,7 @@ def mirror_with_kills(store: Path, killer: Killer, *, processes: bool) -> list[H
     async def run_processes(address: str) -> None:
         while True:
             command = [sys.executable, str(EXAMPLES / "blockfiles.py"), address]
-            killer.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            killer.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - it takes a millisecond
             try:
                 await trio.to_thread.run_sync(killer.process.wait, abandon_on_cancel=True)
             finally:
