@@ -128,6 +128,10 @@ class RingCorrupt(PluginError):
     """The plugin wrote into its ring what no plugin writes. What it said before is whole; nothing after it can be believed."""
 
 
+class MessageRefused(PluginError):
+    """A remote plugin sent what proto/plugin_host.proto does not allow. What it said before counts; nothing of this message does."""
+
+
 class PluginHung(LifecycleError):
     """A plugin that owes signs of life gave none for too long."""
 

@@ -269,7 +269,7 @@ class BlockMessage(betterproto2.Message):
         5, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    The block's time; from a plugin optional, and between the years 1678 and 2261.
+    The block's time. From a plugin optional; before the year 1678 and after 2261 it says nothing.
     """
 
     hash: "bytes" = betterproto2.field(6, betterproto2.TYPE_BYTES)
@@ -686,7 +686,7 @@ class ReorgMessage(betterproto2.Message):
 
     orphan_block_hashes: "list[bytes]" = betterproto2.field(4, betterproto2.TYPE_BYTES, repeated=True)
     """
-    Ids of the blocks that leave, tip first, all of the same length, 1 to 64 bytes. They may be left out.
+    Ids of the blocks that leave, tip first, all of the same length, 1 to 64 bytes; at most 65,536. They may be left out.
     """
 
 
