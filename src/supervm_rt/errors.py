@@ -129,7 +129,7 @@ class RingCorrupt(PluginError):
 
 
 class MessageRefused(PluginError):
-    """A remote plugin sent what proto/plugin_host.proto does not allow. What it said before counts; nothing of this message does."""
+    """A remote plugin sent what proto/plugin_host.proto does not allow. Nothing of it counts; what was said before does."""
 
 
 class PluginHung(LifecycleError):
