@@ -366,14 +366,14 @@ def messages() -> st.SearchStrategy[bytes]:
     )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=400)
 @given(messages())
 @example(b"")
 def test_any_fields_in_any_order_mean_what_google_reads(data: bytes) -> None:
     all_ways(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(messages(), max_size=5))
 def test_batches_mean_what_google_reads(items: list[bytes]) -> None:
     all_ways(b"".join(field(23, field(1, item)) for item in items))
