@@ -46,7 +46,7 @@ MOST_UNSENT = 1 << 20
 _HEADER_LIST_BYTES = 16 << 10
 _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
-_SENT_AT_ONCE = 64 << 10
+_SENT_AT_ONCE = 256 << 10
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
 _SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
@@ -290,40 +290,8 @@ class BoundedStream(WireStream):
             self.waits = False
 
     async def send_data(self, data: Buffer, end_stream: bool = False) -> None:
-        """Sends as the windows allow. Frames are written without h2, whose windows are kept."""
-        assert self.id is not None
-        http = self._h2_connection
-        view, place, end = memoryview(data), 0, len(data)
-        while True:
-            await self._writable()
-            stream = http.streams.get(self.id)
-            if stream is None or stream.state_machine.state not in _SENDABLE:
-                raise StreamClosedError(self.id)
-            window = min(stream.outbound_flow_control_window, http.outbound_flow_control_window)
-            if window <= 0 and place < end:
-                self.window_updated.clear()
-                await self._wait(self.window_updated)
-                continue
-            largest = http.max_outbound_frame_size
-            parts: list[Buffer] = []
-            budget = min(window, _SENT_AT_ONCE, end - place)
-            sent = place
-            while budget > 0:
-                length = min(budget, largest)
-                parts.append(length.to_bytes(3) + b"\0\0" + self.id.to_bytes(4))
-                parts.append(view[sent : sent + length])
-                sent += length
-                budget -= length
-            stream.outbound_flow_control_window -= sent - place
-            http.outbound_flow_control_window -= sent - place
-            self.connection.flush()
-            self._transport.write(b"".join(parts))
-            self.data_sent += sent - place
-            self.connection.data_sent += sent - place
-            self.connection.data_send_process()
-            place = sent
-            if place == end:
-                break
+        """As grpclib has it."""
+        await self._send([data], len(data))
         if end_stream:
             await self.end()
 
@@ -335,11 +303,66 @@ class BoundedStream(WireStream):
             parts += (b"\0" + len(message).to_bytes(4), message)
             size += PREFIX_BYTES + len(message)
             if size >= _SENT_AT_ONCE:
-                await self.send_data(b"".join(parts))
-                parts.clear()
-                size = 0
+                await self._send(parts, size)
+                parts, size = [], 0
         if parts:
-            await self.send_data(b"".join(parts))
+            await self._send(parts, size)
+
+    async def _send(self, parts: Sequence[Buffer], left: int) -> None:
+        """Sends as the windows allow. Frames are written without h2, whose windows are kept, and copied once."""
+        assert self.id is not None
+        http = self._h2_connection
+        source = _Source(parts)
+        while left:
+            await self._writable()
+            stream = http.streams.get(self.id)
+            if stream is None or stream.state_machine.state not in _SENDABLE:
+                raise StreamClosedError(self.id)
+            window = min(stream.outbound_flow_control_window, http.outbound_flow_control_window)
+            if window <= 0:
+                self.window_updated.clear()
+                await self._wait(self.window_updated)
+                continue
+            now = min(window, _SENT_AT_ONCE, left)
+            frames: list[Buffer] = []
+            unsent = now
+            while unsent:
+                length = min(unsent, http.max_outbound_frame_size)
+                frames.append(length.to_bytes(3) + b"\0\0" + self.id.to_bytes(4))
+                source.take(length, frames)
+                unsent -= length
+            stream.outbound_flow_control_window -= now
+            http.outbound_flow_control_window -= now
+            self.connection.flush()
+            self._transport.write(b"".join(frames))
+            self.data_sent += now
+            self.connection.data_sent += now
+            self.connection.data_send_process()
+            left -= now
+
+
+class _Source:
+    """Bytes that lie in several places, taken in order."""
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self._parts = parts
+        self._index = 0
+        self._offset = 0
+
+    def take(self, length: int, into: list[Buffer]) -> None:
+        """Appends the next so many bytes."""
+        while length:
+            part = self._parts[self._index]
+            there = len(part) - self._offset
+            if there <= length:
+                into.append(part if self._offset == 0 else memoryview(part)[self._offset :])
+                self._index += 1
+                self._offset = 0
+                length -= there
+            else:
+                into.append(memoryview(part)[self._offset : self._offset + length])
+                self._offset += length
+                length = 0
 
 
 class BoundedConnection(Connection):

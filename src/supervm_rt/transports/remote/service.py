@@ -40,6 +40,8 @@ TOKEN = "supervm-session"
 LARGE_METHODS = frozenset({f"/{SERVICE}/BlockExchange"})
 _HEALTH = "grpc.health.v1.Health"
 _WATCH_SECONDS = 1.0
+_SENT_AT_ONCE = 256 << 10
+"""About so many bytes of events are encoded before they are sent."""
 _LONGEST_LINE = 4_096
 _LONGEST_NAME = 256
 _MOST_ANSWERS = 1_024
@@ -174,14 +176,18 @@ class PluginHostService:
             await stream.send_initial_metadata()
             out = cast("BoundedStream", stream._stream)
             while events := await on_trio(subscription.batch):
-                encoded = [
-                    wire.event(event, self._host.ir_json(event) if wanted.ir is not wire.IrForm.NONE else "")
-                    for event in events
-                    if event.time >= wanted.since
-                ]
-                if wanted.batch > 1:
-                    encoded = [wire.batch(encoded[at : at + wanted.batch]) for at in range(0, len(encoded), wanted.batch)]
-                await out.send_messages(encoded)
+                encoded: list[bytes] = []
+                size = 0
+                for event in events:
+                    if event.time < wanted.since:
+                        continue
+                    told = wire.event(event, self._host.ir_json(event) if wanted.ir is not wire.IrForm.NONE else "")
+                    encoded.append(told)
+                    size += len(told)
+                    if size >= _SENT_AT_ONCE or 1 < wanted.batch <= len(encoded):
+                        await self._tell(out, encoded, batched=wanted.batch > 1)
+                        encoded, size = [], 0
+                await self._tell(out, encoded, batched=wanted.batch > 1)
         except CursorError as error:
             raise GRPCError(Status.OUT_OF_RANGE, str(error)) from None
         except NotInStore as error:
@@ -190,6 +196,13 @@ class PluginHostService:
             raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         except OperatorError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+
+    @staticmethod
+    async def _tell(out: BoundedStream, encoded: list[bytes], *, batched: bool) -> None:
+        if batched and len(encoded) > 1:
+            await out.send_messages([wire.batch(encoded)])
+        elif encoded:
+            await out.send_messages(encoded)
 
     # ---- the exchange --------------------------------------------------------------------------------------------------------
 
