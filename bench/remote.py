@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.building import ROOT, TARGET
-from bench.measuring import Row, cpus, in_turns
+from bench.measuring import Rate, Row, cpus, in_turns
 from bench.peers.http2 import Client
 
 SIZES = {300: "300 B", 64 << 10: "64 KiB", 1 << 20: "1 MB"}
@@ -126,16 +126,13 @@ def rows(quick: bool) -> Iterator[Row]:
                     servers = {kind: Server(kind, Path(name), size, batch) for kind in ("ours", "aio", "sync")}
                     try:
                         encoded = _encoded(size, count, batch)
-                        for what, runs in (
-                            (
-                                "to a subscriber",
-                                {kind: partial(_stream, server, count, batch) for kind, server in servers.items()},
-                            ),
-                            (
-                                "from a plugin",
-                                {kind: partial(_exchange, server, encoded, count, register) for kind, server in servers.items()},
-                            ),
-                        ):
+                        streams: dict[str, Rate] = {
+                            kind: partial(_stream, server, count, batch) for kind, server in servers.items()
+                        }
+                        exchanges: dict[str, Rate] = {
+                            kind: partial(_exchange, server, encoded, count, register) for kind, server in servers.items()
+                        }
+                        for what, runs in (("to a subscriber", streams), ("from a plugin", exchanges)):
                             found = in_turns(runs, 1 if quick else 5)
                             how = f"{batch} to a message" if batched else "single"
                             yield Row(
