@@ -5,8 +5,11 @@ In each test an honest plugin is registered before, and its blocks still arrive 
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 import struct
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,9 +20,11 @@ from h2.settings import SettingCodes
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from supervm_rt import EventKind
+from supervm_rt.errors import ConfigurationError
+from supervm_rt.transports.remote.addresses import UnixAddress
 from supervm_rt.transports.remote.limits import RemoteLimits
 from tests.remote.messages import block, register, registered
-from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving
+from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
 
 HONEST = "org.example.honest"
 
@@ -482,3 +487,55 @@ def test_more_registrations_than_one_peer_may_have(tmp_path: Path) -> None:
             assert b"has 2 plugins registered already" in third.messages[0]
 
     played(tmp_path, act, registrations_per_peer=2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_users_that_are_not_named_are_refused_by_the_kernel_s_word(tmp_path: Path) -> None:
+    """A socket that is open to some is open to all by its mode: who comes is asked of the kernel."""
+    program = (
+        "import os, socket, sys\n"
+        "os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))\n"
+        "one = socket.socket(socket.AF_UNIX); one.connect(sys.argv[1]); one.settimeout(20)\n"
+        "sys.exit(0 if one.recv(1) else 7)\n"
+    )
+
+    async def main() -> None:
+        with short_folder() as short:
+            short.chmod(0o755)
+            address = UnixAddress(short / "open", frozenset({54_321}))
+            async with serving(tmp_path, listen=(address,)) as node:
+                for user, status in ((54_321, 0), (12_345, 7)):
+                    command = [sys.executable, "-c", program, str(address.path), str(user)]
+                    found = await trio.run_process(command, check=False, stderr=None)
+                    assert found.returncode == status, user
+                await refused(node, text="user 12345 may not connect")
+
+    trio.run(main)
+
+
+def test_a_socket_is_closed_to_others_and_leaves_with_its_node(tmp_path: Path) -> None:
+    async def main() -> Path:
+        async with serving(tmp_path) as node:
+            mode = await trio.to_thread.run_sync(node.path.stat)
+            assert stat.S_IMODE(mode.st_mode) == 0o600
+            return node.path
+
+    assert not trio.run(main).exists()
+
+
+def test_what_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
+    async def main(path: Path) -> None:
+        async with serving(tmp_path, listen=(UnixAddress(path),)):
+            pass
+
+    with short_folder() as short:
+        (short / "file").write_text("kept")
+        with pytest.raises(ConfigurationError, match="no socket"):
+            trio.run(main, short / "file")
+        assert (short / "file").read_text() == "kept"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(short / "used"))
+            other.listen()
+            with pytest.raises(ConfigurationError, match="another process listens there"):
+                trio.run(main, short / "used")
+        trio.run(main, short / "used")  # nobody listens any more

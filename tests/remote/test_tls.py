@@ -15,7 +15,7 @@ import trio
 from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
 from tests.remote.certificates import Authority
-from tests.remote.messages import register, registered
+from tests.remote.messages import fields, register, registered
 from tests.remote.support import RawPeer, Served, serving
 
 
@@ -126,3 +126,24 @@ def test_certificates_that_cannot_be_used(tmp_path: Path, missing: str) -> None:
 
     with pytest.raises(ConfigurationError, match="no usable certificates"):
         trio.run(main)
+
+
+def test_the_token_of_another_is_worth_nothing(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path / "tls")
+
+    async def main() -> None:
+        async with serving(tmp_path, listen=(authority.address(),)) as node:
+            mine, others = authority.client("one.example"), authority.client("two.example")
+            async with connect(node, mine) as one, connect(node, others) as two:
+                response = fields((await one.call("Register", register("org.example.one"))).messages[0])
+                (token,) = response[4]
+                assert isinstance(token, bytes)
+                stolen = (("supervm-session", token.decode()),)
+                answer = await two.call("BlockExchange", b"", stolen)
+                assert (answer.status, "belongs to another peer" in answer.message) == (7, True)
+                # Nor can it take its place.
+                refused = await two.call("Register", register("org.example.one"))
+                assert not registered(refused.messages[0])
+                assert node.runtime.plugins["org.example.one"].failure is None
+
+    trio.run(main)

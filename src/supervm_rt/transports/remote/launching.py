@@ -223,25 +223,32 @@ class Program:
         process, transport = self._process, self._transport
         with self._watch_scope:
             try:
-                async with trio.open_nursery() as nursery:
-                    for output in self._outputs:
-                        nursery.start_soon(self._hand_on, output)
-                    if self._storage is not None and self._storage.way is Way.FOLDER:
-                        nursery.start_soon(self._watch_storage, self._storage.path)
-                    descriptor = os.pidfd_open(process.pid)
-                    try:
-                        await trio.lowlevel.wait_readable(descriptor)
-                    finally:
-                        os.close(descriptor)
-                    process.wait()
-                    self._ended.set()
-                    for output in self._outputs:
-                        output.drain()
-                        self._say(output)
-                    transport.process_ended()
-                    nursery.cancel_scope.cancel()
+                await self._watch_process(process, transport)
+            except OSError as error:
+                self._doomed = ChildEnded(f"{self._plugin}: its process cannot be watched ({error.strerror})", cause="control")
+                self.kill()
+                transport.process_ended()
             finally:
                 self._ended.set()
+
+    async def _watch_process(self, process: subprocess.Popen[bytes], transport: RemoteTransport) -> None:
+        async with trio.open_nursery() as nursery:
+            for output in self._outputs:
+                nursery.start_soon(self._hand_on, output)
+            if self._storage is not None and self._storage.way is Way.FOLDER:
+                nursery.start_soon(self._watch_storage, self._storage.path)
+            descriptor = os.pidfd_open(process.pid)
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+            process.wait()
+            self._ended.set()
+            for output in self._outputs:
+                output.drain()
+                self._say(output)
+            transport.process_ended()
+            nursery.cancel_scope.cancel()
 
     async def _hand_on(self, output: Output) -> None:
         while not output.ended:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import socket
 import ssl
@@ -21,6 +22,8 @@ from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.remote.addresses import TcpAddress, UnixAddress
 from supervm_rt.transports.remote.http2 import BoundedProtocol, BoundedServer
 from supervm_rt.transports.remote.peers import Peer, names_of, user_of
+
+_logger = logging.getLogger("supervm_rt")
 
 _BACKLOG = 512
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -121,10 +124,16 @@ class Gate:
         async with trio.open_nursery() as nursery:
             while True:
                 connection, _ = await self._accept(listener)
-                user, process = user_of(connection)
+                try:
+                    user, process = user_of(connection)
+                except OSError:  # nobody is there any more
+                    self._coming -= 1
+                    connection.close()
+                    continue
                 where = f"{address} from process {process}"
                 if user not in allowed:
                     self._refuse(where, f"user {user} may not connect; name it in users, where it may")
+                    self._coming -= 1
                     connection.close()
                     continue
                 peer = Peer(f"uid {user}", where, plugin=plugin)
@@ -192,6 +201,9 @@ class Gate:
             self._refuse(where, f"TLS failed: {_reason(error)}")
         except (OSError, TimeoutError) as error:
             self._refuse(where, f"it did not finish its handshake ({error or type(error).__name__})")
+        except (Exception, asyncio.CancelledError):
+            _logger.exception("gRPC: a connection of %s could not be taken", where)
+            connection.close()
         finally:
             self._coming -= 1
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import trio
 import trio_asyncio
@@ -26,6 +28,8 @@ from supervm_rt.transports.remote.listening import Gate, listen_tcp, listen_unix
 from supervm_rt.transports.remote.service import LARGE_METHODS, Codec, PluginHostService, standard_services
 from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.transport import RemoteTransport
+
+_logger = logging.getLogger("supervm_rt")
 
 _CHECK_SECONDS = 1.0
 _NOTICES_A_SECOND = 2.0
@@ -59,6 +63,7 @@ class RemoteServer:
             # Before any nursery, which would wrap what is raised.
             prepared = [(address, *self._bind(address, sockets)) for address in self._addresses]
             async with trio_asyncio.open_loop() as loop:
+                loop.set_exception_handler(_note)
                 server = BoundedServer(
                     [PluginHostService(self.sessions, self._host), *standard_services(self._host)],
                     codec=Codec(),
@@ -172,6 +177,12 @@ class RemoteServer:
             deadlines=deadlines,
             program=program,
         )
+
+
+def _note(_loop: object, context: dict[str, Any]) -> None:
+    """What no call has caught ends one connection at most: trio-asyncio's own handler would end the node."""
+    error = context.get("exception")
+    _logger.error("gRPC: %s", context.get("message"), exc_info=error if isinstance(error, BaseException) else None)
 
 
 def _name(address: TcpAddress, listener: socket.socket) -> str:

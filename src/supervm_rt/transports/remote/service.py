@@ -233,10 +233,11 @@ class PluginHostService:
     async def _read(self, stream: Stream[Any, Any], transport: RemoteTransport, exchange: Exchange) -> None:
         """Takes messages until the plugin ends its side. Raises GRPCError for what is none."""
         messages = cast("BoundedStream", stream._stream).messages()
+        chain, generation = transport.chain.encode(), transport.generation
         try:
             while taken := await messages.take():
                 for message in taken:
-                    frames, said = hear(message, transport.chain, transport.generation)
+                    frames, said = hear(message, chain, generation)
                     if frames:
                         if not transport.may(Capability.BLOCK_STREAM):
                             raise GRPCError(
