@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 8_192
 """Frames taken at once."""
+MAX_WAITING = 65_536
+"""Frames that wait to be taken, and those of one message more: a payload may be empty, a frame is not."""
 MAX_MESSAGES = 8_192
 """Log lines and metrics that wait to be taken; further ones are dropped and counted."""
 MESSAGES_A_SECOND = 2_000
@@ -256,7 +258,7 @@ class RemoteTransport:
             shutdown, self._shutdown = self._shutdown, None
         if frames:
             self._waiting -= size
-            if self._waiting < self._window:
+            if not self._full:
                 self._room.set()
             if self.exchange is not None:
                 self.exchange.credit += size
@@ -389,12 +391,16 @@ class RemoteTransport:
         self._opened.set()
         return self.exchange
 
+    @property
+    def _full(self) -> bool:
+        return self._waiting >= self._window or len(self._frames) >= MAX_WAITING
+
     async def hear(self, frames: Sequence[Frame]) -> None:
         """Takes frames; returns when there is room for more."""
         self._sign = time.monotonic()
         if self._dropping or not frames:
             return
-        if self._over and self._waiting >= self._window:
+        if self._over and self._full:
             self._dropping = True
             return
         self._frames.extend(frames)
@@ -403,7 +409,7 @@ class RemoteTransport:
         self._told[0] += len(frames)
         self._told[1] += size
         self._something.set()
-        if self._waiting >= self._window and not self._over:
+        if self._full and not self._over:
             self._told[3] += 1
             self._blocked = True
             self._room.clear()
