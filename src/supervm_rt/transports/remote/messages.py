@@ -12,6 +12,8 @@ from grpclib.exceptions import GRPCError
 PREFIX_BYTES = 5
 _VIEWED_BYTES = 16 << 10
 """From this length on a message is a view of what was received, and not copied out of it."""
+_VIEW_SHARE = 4
+"""A view keeps all of what was received alive, so a message has to be at least this share of it."""
 
 Buffer = bytes | memoryview
 
@@ -98,7 +100,8 @@ class MessageBuffer:
             if place > end:
                 self._keep(data[begin - PREFIX_BYTES :], PREFIX_BYTES + length)
                 return
-            self._messages.append(memoryview(data)[begin:place] if length >= _VIEWED_BYTES else data[begin:place])
+            viewed = length >= max(_VIEWED_BYTES, end // _VIEW_SHARE)
+            self._messages.append(memoryview(data)[begin:place] if viewed else data[begin:place])
         if place < end:
             self._keep(data[place:], PREFIX_BYTES)
         else:
