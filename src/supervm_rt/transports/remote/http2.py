@@ -37,8 +37,8 @@ from supervm_rt.transports.remote.peers import Peer
 
 CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0"}
 
-STREAM_WINDOW = 1 << 20
-CONNECTION_WINDOW = 4 << 20
+STREAM_WINDOW = 4 << 20
+CONNECTION_WINDOW = 8 << 20
 MAX_FRAME_BYTES = 256 << 10
 """Of a frame that a peer may send."""
 MOST_UNSENT = 1 << 20
