@@ -19,10 +19,10 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "replaced-body-stays",
-        "a body that took the place of another keeps the heights and orphans of one that was said before",
+        "a reorg that took the place of another body has the heights of a reorg that was said before that",
         MESSAGE,
-        "message->orphan_count = message->orphan_length = 0;",
-        "message->orphan_length = 0;",
+        "message->from_height = message->to_height = message->finalized_height = 0;",
+        "message->finalized_height = 0;",
         ("fuzz.remote_frames", "--seconds", "60"),
     ),
     Fault(

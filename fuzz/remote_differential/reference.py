@@ -113,6 +113,10 @@ def _said(message: Any, chain: str | None) -> Said:
     if body == "end_of_input":
         return Said(END_OF_INPUT, b"", message.position)
     _require(len(message.hash) <= 64 and len(message.parent) <= 64 and len(message.weight) <= 32 and message.step == 0)
+    height = _known(message.height or UNKNOWN)
+    if message.genesis:
+        _require(height is None)
+        height = 0
     time = None
     if message.HasField("timestamp"):
         _require(0 <= message.timestamp.nanos < 10**9)
@@ -124,7 +128,7 @@ def _said(message: Any, chain: str | None) -> Said:
         BLOCK,
         message.block_bytes,
         message.position,
-        height=_known(message.height or UNKNOWN),
+        height=height,
         final_height=_known(message.final_height) if message.HasField("final_height") else None,
         time=time,
         hash=message.hash,

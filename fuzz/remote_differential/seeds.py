@@ -57,9 +57,12 @@ def _messages() -> dict[str, Any]:
 def seeds() -> dict[str, bytes]:
     """Encoded messages, by name."""
     found = {name: message.SerializeToString() for name, message in _messages().items()}
+    found["genesis"] = BlockMessage(genesis=True, block_bytes=b"first", hash=HASH).SerializeToString()
+    found["no-genesis"] = BlockMessage(genesis=True, height=3).SerializeToString()
     found["no-hash"] = BlockMessage(hash=bytes(65)).SerializeToString()
     found["merged"] = found["reorg"] + found["reorg"]
     found["replaced"] = found["reorg"] + found["log"] + found["finalized"]
+    found["said-again"] = found["reorg"] + found["log"] + b"\xa2\x01\x02\x18\x00"
     found["replaced-batch"] = found["batch"] + found["end"]
     found["batches"] = found["batch"] + found["batch"]
     found["group"] = b"\xfb\x07\x08\x01\xfb\x07\xfc\x07\xfc\x07" + found["block"]

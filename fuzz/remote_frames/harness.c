@@ -123,6 +123,10 @@ static void check_frame(const struct message *message, struct span bytes, struct
     if (message->body == MESSAGE_BLOCK) {
         kind = RECORD_BLOCK;
         height = number_of(bytes, 2, 0) ? number_of(bytes, 2, 0) : SUPERVM_HEIGHT_UNKNOWN;
+        if (number_of(bytes, 14, 0)) {
+            REQUIRE(height == SUPERVM_HEIGHT_UNKNOWN);
+            height = 0;
+        }
         final_height = number_of(bytes, 11, SUPERVM_HEIGHT_UNKNOWN);
         time = time_of(bytes);
         payload = bytes_of(bytes, 3);

@@ -77,6 +77,11 @@ def test_what_is_not_said_is_unknown() -> None:
     assert memoryview(frame).nbytes == 0
 
 
+def test_the_height_of_the_first_block_is_said_by_genesis() -> None:
+    assert one(block(genesis=True)).height == 0
+    assert one(block(height=0)).height is None
+
+
 def test_a_height_of_final_zero_is_said() -> None:
     assert one(block(final_height=0)).final_height == 0
 
@@ -230,6 +235,7 @@ REFUSED: list[tuple[str, Callable[[], Any], str]] = [
     ("position", lambda: block(position=bytes(257)), "position has 257 bytes; at most 256"),
     ("time", bad_time, "nanos of timestamp"),
     ("step", lambda: block(step=1), "step is not STEP_NEW"),
+    ("genesis above 0", lambda: block(genesis=True, height=4), "genesis is said of a block at height 4"),
     ("upwards", lambda: reorg(from_height=3, to_height=4), "from_height is 3, below reorg.to_height, 4"),
     ("no height", lambda: reorg(from_height=2**64 - 1), "18446744073709551615 is no height"),
     ("no final height", lambda: final(2**64 - 1, HASH), "18446744073709551615 is no height"),
@@ -337,7 +343,7 @@ def test_every_text_is_looked_at(path: tuple[int, ...]) -> None:
 
 # ---- beside Google's protobuf ------------------------------------------------------------------------------------------------
 
-NUMBER = st.sampled_from([*range(1, 14), *NUMBERS.values(), 14, 16, 19, 38, 2**29 - 1])
+NUMBER = st.sampled_from([*range(1, 15), *NUMBERS.values(), 15, 16, 19, 38, 2**29 - 1])
 VALUE = st.one_of(st.integers(0, 12), st.sampled_from([2**63, 2**64 - 1, 2**31, 2**32, 10**9, 9_223_372_036]))
 PLAIN = st.sampled_from([b"", b"bitcoin", b"ethereum", HASH, PARENT, bytes(33), bytes(64), bytes(65), b"\xc3\xbc", b"\xff"])
 

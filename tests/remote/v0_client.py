@@ -1,7 +1,7 @@
 """A client made by Google's tools from nothing but the published v0 draft. Run as a program of its own.
 
-v0_client.py CLASSES ADDRESS BLOCKS: CLASSES is where v0_pb2 and v0_pb2_grpc are; BLOCKS a file of blocks, each behind its length in
-four bytes. It registers, sends the blocks, reads all of them again, and prints what it saw as one JSON object.
+v0_client.py CLASSES ADDRESS BLOCKS: CLASSES is where v0_pb2 and v0_pb2_grpc are; BLOCKS a file of blocks, each behind its length
+in four bytes. It registers, sends the blocks, reads all of them again, and prints what it saw as one JSON object.
 """
 
 from __future__ import annotations

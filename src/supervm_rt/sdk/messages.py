@@ -40,7 +40,7 @@ def block(
     """One block."""
     parts = [_bytes("chain", chain.encode())]
     if height is not None:
-        parts.append(_number("height", height))
+        parts.append(_number("height", height) if height else _number("genesis", 1))
     parts += (_bytes("block_bytes", raw), _bytes("hash", hash), _bytes("parent", parent), _bytes("position", position))
     if final_height is not None:
         parts.append(_number("final_height", final_height))

@@ -32,6 +32,7 @@ cdef extern from "message.h":
         MESSAGE_LONG_POSITION
         MESSAGE_BAD_TIME
         MESSAGE_STEP
+        MESSAGE_GENESIS
         MESSAGE_HEIGHT
         MESSAGE_REORG_UPWARDS
         MESSAGE_MANY_ORPHANS
@@ -55,6 +56,7 @@ cdef extern from "message.h":
         span position
         span reorg_chain
         span finalized_hash
+        uint64_t height
         uint64_t from_height
         uint64_t to_height
     struct batch:
@@ -115,6 +117,8 @@ cdef object refusal(message_fault fault, const message *said, size_t at, size_t 
         what = "the nanos of timestamp are not between 0 and 999,999,999"
     elif fault == MESSAGE_STEP:
         what = "step is not STEP_NEW; a plugin says reorg for blocks that leave"
+    elif fault == MESSAGE_GENESIS:
+        what = f"genesis is said of a block at height {said.height}"
     elif fault == MESSAGE_HEIGHT:
         what = "18446744073709551615 is no height"
     elif fault == MESSAGE_REORG_UPWARDS:

@@ -464,6 +464,7 @@ static enum message_fault read(struct cursor *cursor, struct span chain, struct 
     };
     struct time time = {0, 0, false};
     int32_t step = 0;
+    bool genesis = false;
     bool alike = true;
     struct field field;
     const uint8_t *tag = cursor->at;
@@ -473,6 +474,7 @@ static enum message_fault read(struct cursor *cursor, struct span chain, struct 
             case 2: message->height = field.value ? field.value : SUPERVM_HEIGHT_UNKNOWN; break;
             case 8: step = (int32_t)(uint32_t)field.value; break;
             case 11: message->final_height = field.value; break;
+            case 14: genesis = field.value != 0; break;
             default: break;
             }
             continue;
@@ -504,7 +506,13 @@ static enum message_fault read(struct cursor *cursor, struct span chain, struct 
     }
     if (cursor->fault)
         return cursor->fault;
-    return judge(message, chain, &time, step, alike, in_batch);
+    enum message_fault fault = judge(message, chain, &time, step, alike, in_batch);
+    if (genesis && message->body == MESSAGE_BLOCK && fault == MESSAGE_SOUND) {
+        if (message->height != SUPERVM_HEIGHT_UNKNOWN)
+            return MESSAGE_GENESIS;
+        message->height = 0;
+    }
+    return fault;
 }
 
 enum message_fault message_read(struct span whole, struct span chain, struct message *message, size_t *at)

@@ -227,7 +227,7 @@ default_message_pool.register_message("supervm.plugin", "Beat", Beat)
 @dataclass(eq=False, repr=False)
 class BlockMessage(betterproto2.Message):
     """
-    One thing that is said. Without a body it is a block, told by the fields up to 13; with one, it is what the body says, and of
+    One thing that is said. Without a body it is a block, told by the fields up to 14; with one, it is what the body says, and of
     those fields it has chain and position alone, where they are of use.
 
     In a BlockExchange the plugin says: blocks, reorg, finalized, end_of_input, batch (with the capability block_stream); log,
@@ -241,7 +241,7 @@ class BlockMessage(betterproto2.Message):
     host finds the canonical chain by itself.
 
     Oneofs:
-        - body: 14 and 15 are the last numbers whose tags take one byte: they are for what goes with every block.
+        - body: 15 is the last number whose tag takes one byte: it is for what goes with every block.
     """
 
     chain: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -251,8 +251,8 @@ class BlockMessage(betterproto2.Message):
 
     height: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
     """
-    Height or slot. From a plugin 0 says nothing: the host finds the height, also that of the first block, in the bytes or by the
-    parent. Where it is said and wrong the block is refused.
+    Height or slot. From a plugin 0 says nothing (see genesis): the host finds the height in the bytes, or by the parent. Where it is
+    said and wrong the block is refused.
     """
 
     block_bytes: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
@@ -312,6 +312,11 @@ class BlockMessage(betterproto2.Message):
     block_ir: "_ir__.BlockIr | None" = betterproto2.field(13, betterproto2.TYPE_MESSAGE, optional=True)
     """
     Host to subscriber: the block in the IR, where it was asked for.
+    """
+
+    genesis: "bool" = betterproto2.field(14, betterproto2.TYPE_BOOL)
+    """
+    Plugin to host: the block is at height 0, which height alone cannot say.
     """
 
     reorg: "ReorgMessage | None" = betterproto2.field(20, betterproto2.TYPE_MESSAGE, optional=True, group="body")
