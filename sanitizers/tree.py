@@ -19,7 +19,7 @@ from tests.data import SHARED
 ROOT = Path(__file__).parents[1]
 SANITIZE = "address,undefined"
 FLAGS = (f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
-BUILT_FROM = ("src", "include", "plugins", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+BUILT_FROM = ("src", "include", "plugins", "runner", "setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 ALSO_COPIED = ("tests", "fuzz", "docs", "tools", "Makefile", "constraints.txt")
 _NOT_COPIED = shutil.ignore_patterns("*.so", "*.new", "__pycache__", "*.egg-info")
 

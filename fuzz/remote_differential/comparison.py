@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fuzz.remote_differential import reference
@@ -35,6 +36,18 @@ def said_by(frame: Frame) -> Said:
     )
 
 
+def _is_field_0(data: bytes, refusal: str) -> bool:
+    """Whether it was refused for a field of number 0. upb refuses that too, but not inside a group that it skips."""
+    found = re.search(r"no field begins like this \(byte (\d+)\)", refusal)
+    if found is None:
+        return False
+    tag = data[: int(found[1])][-5:]
+    return any(
+        all(byte & 0x78 == 0 if number == 0 else byte & 0x7F == 0 for number, byte in enumerate(tag[begin:]))
+        for begin in range(len(tag))
+    )
+
+
 def compare(data: bytes, chain: str | None) -> str:
     """Raises AssertionError where they differ. Answers what it was: ``frames``, ``other``, ``not allowed``, ``no message``."""
     try:
@@ -48,7 +61,9 @@ def compare(data: bytes, chain: str | None) -> str:
     except MessageRefused as refused:
         refusal = refused.message
     if refusal is not None:
-        assert isinstance(wanted, NoMessage | NotAllowed), (refusal, wanted)
+        if not isinstance(wanted, NoMessage | NotAllowed):
+            assert _is_field_0(data, refusal), (refusal, wanted)
+            return "no message"
         # Of a batch the decoder may meet what is not allowed before it meets what is no message.
         assert isinstance(wanted, NoMessage) or not refusal.startswith(NO_MESSAGE), refusal
         return "no message" if isinstance(wanted, NoMessage) else "not allowed"

@@ -275,6 +275,7 @@ NO_MESSAGES: list[tuple[str, bytes, str]] = [
     ("tag of six bytes", b"\x90\x80\x80\x80\x80\x00\x05", "a number has too many bytes"),
     ("length of six bytes", b"\x1a\x82\x80\x80\x80\x80\x00ab", "a number has too many bytes"),
     ("field 0", b"\x00\x05", "no field begins like this"),
+    ("field 0 in a group", b"\x33\x01\x02\x03\x04\x05\x06\x07\x08\x09\x34", "no field begins like this (byte 2)"),
     ("wire type 6", b"\x16", "no field begins like this"),
     ("wire type 7", b"\x17", "no field begins like this"),
     ("tag above 32 bits", b"\x90\x80\x80\x80\x10\x05", "no field begins like this"),

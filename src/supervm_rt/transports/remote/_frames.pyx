@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from supervm_rt._abi cimport Frame, frame_core
+from supervm_rt._abi cimport Frame, c_bool, frame_core
 from supervm_rt.errors import MessageRefused
 
 cdef extern from "message.h":
@@ -65,11 +65,11 @@ cdef extern from "message.h":
         span rest
         size_t count
     message_fault message_read(span whole, span chain, message *message, size_t *at)
-    bint batch_next(batch *batch, span chain, message *message, message_fault *fault, size_t *at)
-    bint message_piece(const message *message, const uint8_t **place, span *piece)
+    c_bool batch_next(batch *batch, span chain, message *message, message_fault *fault, size_t *at)
+    c_bool message_piece(const message *message, const uint8_t **place, span *piece)
 
 cdef extern from "frame.h":
-    bint frame_from_message(frame_core *frame, const message *message, size_t kept, uint64_t generation, bint *views)
+    c_bool frame_from_message(frame_core *frame, const message *message, size_t kept, uint64_t generation, c_bool *views)
 
 ENCODING = {
     MESSAGE_ENDS_EARLY: "it ends inside a field",
@@ -103,7 +103,7 @@ cdef object refusal(message_fault fault, const message *said, size_t at, size_t 
     where = f"batch.blocks[{number}]" if batched else "the message"
     if fault == MESSAGE_OTHER_CHAIN:
         named = said.reorg_chain if said.reorg_chain.length and not said.chain.length else said.chain
-        chain = PyBytes_FromStringAndSize(<const char *>named.bytes, min(named.length, 100)).decode(errors="replace")
+        chain = PyBytes_FromStringAndSize(<const char *>named.bytes, <Py_ssize_t>min(named.length, <size_t>100)).decode(errors="replace")
         what = f"it names the chain {chain!a}, and the plugin registered with another"
     elif fault == MESSAGE_LONG_HASH:
         what = f"hash has {said.hash.length} bytes; at most 64 are allowed"
@@ -139,7 +139,7 @@ cdef object refusal(message_fault fault, const message *said, size_t at, size_t 
 
 
 cdef Frame frame_of(const message *said, size_t kept, uint64_t generation, object source):
-    cdef bint views = False
+    cdef c_bool views = False
     cdef Frame frame = Frame.__new__(Frame)
     if not frame_from_message(&frame.core, said, kept, generation, &views):
         raise MemoryError

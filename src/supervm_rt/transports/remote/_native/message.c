@@ -61,6 +61,8 @@ static inline bool take_tag(struct cursor *cursor, struct field *field)
         return false;
     field->number = (uint32_t)(tag >> 3);
     field->type = tag & 7;
+    field->value = 0;
+    field->bytes = (struct span){NULL, 0};
     if (tag > UINT32_MAX || field->number == 0 || field->type > FIXED32)
         return fail(cursor, MESSAGE_BAD_TAG);
     return true;
