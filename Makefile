@@ -13,7 +13,7 @@ installed := build/.installed-$(here)
 proving := build/.proving-$(here)
 sources := $(shell find src include plugins runner -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h') setup.py pyproject.toml
 plugins := $(patsubst plugins/%/Makefile,plugins/%,$(wildcard plugins/*/Makefile))
-.PHONY: help run test test-nodes test-crash test-sanitize test-faults models bench fuzz fuzz-coverage lint build plugins nodes examples sample-chain wheel clean $(plugins)
+.PHONY: help run test test-nodes test-crash test-sanitize test-faults models bench fuzz fuzz-coverage lint build proto plugins nodes examples sample-chain wheel clean $(plugins)
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -90,6 +90,9 @@ nodes: build/nodes/bitcoind/bitcoind  ## a real bitcoind, unpacked into build/no
 build/nodes/bitcoind/bitcoind: tools/fetch-bitcoind
 	tools/fetch-bitcoind build/nodes/bitcoind
 
+proto: build  ## the classes of the gRPC messages, made anew from proto/
+	$(bin)/python tools/generate-messages
+
 sample-chain: build nodes  ## makes the sample chain anew with a real bitcoind
 	$(bin)/python tools/make-sample-chain build/nodes/bitcoind
 
@@ -98,4 +101,4 @@ wheel: build  ## the wheel, into dist/
 	$(bin)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:  ## removes all that was built
-	rm -rf build dist .venv src/supervm_rt/bin src/supervm_rt/*.so src/supervm_rt/ir/*.so plugins/*/*.so
+	rm -rf build dist .venv src/supervm_rt/bin src/supervm_rt/*.so src/supervm_rt/ir/*.so src/supervm_rt/transports/remote/*.so plugins/*/*.so

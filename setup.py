@@ -36,13 +36,15 @@ if not DEBUG:
     directives |= {"boundscheck": False, "wraparound": False, "initializedcheck": False}
 
 
-def extension(name: str, source: str, native: str, libraries: tuple[str, ...] = ()) -> Extension:
+def extension(
+    name: str, source: str, native: str, libraries: tuple[str, ...] = (), headers_of: tuple[str, ...] = ()
+) -> Extension:
     """One compiled module of a Cython source and a folder of C, rebuilt when any header changes."""
-    headers = [str(path) for folder in ("include/supervm", native) for path in sorted(Path(folder).glob("*.h"))]
+    headers = [str(path) for folder in ("include/supervm", native, *headers_of) for path in sorted(Path(folder).glob("*.h"))]
     return Extension(
         name,
         [source, *sorted(str(path) for path in Path(native).glob("*.c"))],
-        include_dirs=["include", native],
+        include_dirs=["include", native, *headers_of],
         define_macros=macros,
         extra_compile_args=compile_args,
         extra_link_args=link_args,
@@ -144,6 +146,12 @@ setup(
                 extension("supervm_rt._abi", "src/supervm_rt/_abi.pyx", "src/supervm_rt/_native"),
                 extension(
                     "supervm_rt.ir._bitcoin", "src/supervm_rt/ir/_bitcoin.pyx", "src/supervm_rt/ir/_native", libraries=("crypto",)
+                ),
+                extension(
+                    "supervm_rt.transports.remote._frames",
+                    "src/supervm_rt/transports/remote/_frames.pyx",
+                    "src/supervm_rt/transports/remote/_native",
+                    headers_of=("src/supervm_rt/_native",),
                 ),
             ],
             compiler_directives=directives,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from bench import building
 from bench.measuring import Row, cpus, machine
 
-ROOMS = ("ring", "sandbox", "parser", "store", "reorg", "feed")
+ROOMS = ("ring", "sandbox", "parser", "store", "reorg", "feed", "decoder", "remote")
 
 
 def main() -> int:

@@ -33,6 +33,8 @@ WEIGHTS = {
     "block_files": 1,
     "manifest": 1,
     "child_kills": 1,
+    "remote_frames": 1,
+    "remote_differential": 1,
     "ring": 1,
 }
 

@@ -1,4 +1,4 @@
-"""Invariant: the inputs that the campaigns keep reach 95 % of the branches of the parser and of the ring.
+"""Invariant: the inputs that the campaigns keep reach 95 % of the branches of the parser, of the ring and of the decoder.
 
 ``python -m fuzz.coverage`` lets the campaigns run for a few executions (``--executions 0``: not at all), builds the harnesses for
 counting, runs the first inputs and the kept corpus once through them, and counts the two outcomes of each condition in the
@@ -24,6 +24,8 @@ from fuzz.block_files.__main__ import HARNESS as BLOCK_FILES_HARNESS
 from fuzz.campaign import ROOT, Campaign, CampaignError
 from fuzz.campaign import main as campaign
 from fuzz.native import ENVIRONMENT, Harness, build
+from fuzz.remote_frames.__main__ import CAMPAIGN as REMOTE_FRAMES
+from fuzz.remote_frames.__main__ import HARNESS as REMOTE_FRAMES_HARNESS
 from fuzz.ring.__main__ import CAMPAIGN as RING
 from fuzz.ring.__main__ import HARNESS as RING_HARNESS
 
@@ -56,6 +58,7 @@ SUBJECTS = (
             *("lock.c", "wait.c", "slot.c", "slot.h", "channel.c", "in_process.c", "releaser.c", "host.c"),
         ),
     ),
+    Subject("the decoder of remote frames", REMOTE_FRAMES_HARNESS, REMOTE_FRAMES, LEAST, ("message.c", "frame.c")),
     Subject(
         "the block-file reader",
         BLOCK_FILES_HARNESS,

@@ -19,7 +19,16 @@ from pathlib import Path
 from sanitizers import tree
 from tests.native import harness
 
-TESTS = ("tests/abi", "tests/network", "tests/plugins", "tests/ir", "tests/runtime", "tests/store", "tests/sample")
+TESTS = (
+    "tests/abi",
+    "tests/network",
+    "tests/plugins",
+    "tests/ir",
+    "tests/runtime",
+    "tests/store",
+    "tests/sample",
+    "tests/remote/test_decoder.py",
+)
 # The search for leaks stops all threads and reads their memory from outside. One that is just about to end can make it break off:
 # a fault of that search, which has then said nothing of the process.
 LEAK_SEARCH_BROKE = "LeakSanitizer has encountered a fatal error"
@@ -35,7 +44,8 @@ def run_extension(pytest: list[str]) -> bool:
         [
             sys.executable,
             "-c",
-            "import supervm_rt._abi as abi, supervm_rt.ir._bitcoin as bitcoin; print(abi.__file__, bitcoin.__file__)",
+            "from supervm_rt import _abi; from supervm_rt.ir import _bitcoin; from supervm_rt.transports.remote import _frames; "
+            "print(_abi.__file__, _bitcoin.__file__, _frames.__file__)",
         ],
         cwd=built.project,
         env=environment,
@@ -43,7 +53,7 @@ def run_extension(pytest: list[str]) -> bool:
         text=True,
         check=False,
     )
-    if where.stdout.count(str(built.project)) != 2:
+    if where.stdout.count(str(built.project)) != 3:
         print(f"the built extension cannot be used: {where.stdout}{where.stderr}")
         return False
     paths = [argument for argument in pytest if argument.startswith("tests/")] or list(TESTS)

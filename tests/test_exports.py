@@ -88,6 +88,8 @@ def test_the_wheel_ships_headers_types_plugin_and_sample_chain(tmp_path: Path) -
     for header in (ROOT / "include/supervm").glob("*.h"):
         assert f"supervm_rt/include/supervm/{header.name}" in names
     assert {"supervm_rt/py.typed", "supervm_rt/_abi.pyi", "supervm_rt/ir/_bitcoin.pyi"} <= names
+    remote = "supervm_rt/transports/remote"
+    assert {f"{remote}/_frames.pyi", f"{remote}/messages_generated/descriptors.binpb"} <= names
     assert {"supervm_rt/trust/manifest.schema.json", "supervm_rt/runtime/config.schema.json"} <= names
     assert "supervm_rt/plugins/bitcoin-blockfiles/bitcoin-blockfiles.so" in names
     assert {"supervm_rt/bin/supervm-runner", "supervm_rt/bin/supervm-launch"} <= names

@@ -1,5 +1,6 @@
-# What _abi.pyx uses of the C code in _native/.
+# What _abi.pyx uses of the C code in _native/, and what other extensions use of _abi.pyx.
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 
@@ -75,6 +76,7 @@ cdef extern from "reader.h":
 
     cdef struct frame_core:
         const uint8_t *record
+        const uint8_t *outside
         uint64_t generation
         record_header header
 
@@ -190,3 +192,9 @@ cdef extern from "thread_stack.h" nogil:
         THREAD_STACK_UNKNOWN
 
     thread_stack_answer thread_stack_refers(int thread, uintptr_t low, uintptr_t high)
+
+
+@cython.final
+cdef class Frame:
+    cdef frame_core core
+    cdef object source

@@ -133,7 +133,6 @@ cdef bytes tail(frame_core *core, Py_ssize_t offset, Py_ssize_t length):
     return PyBytes_FromStringAndSize(<const char *>frame_tails(core) + offset, length)
 
 
-@cython.final
 @cython.no_gc
 @cython.freelist(8192)
 cdef class Frame:
@@ -143,8 +142,6 @@ cdef class Frame:
     out when the ring needs its place; one that another process can still write to is copied before it is first looked into.
     Frames may outlive their plugin.
     """
-
-    cdef frame_core core
 
     def __init__(self):
         raise TypeError("frames come from NativePlugin.read")

@@ -128,6 +128,10 @@ class RingCorrupt(PluginError):
     """The plugin wrote into its ring what no plugin writes. What it said before is whole; nothing after it can be believed."""
 
 
+class MessageRefused(PluginError):
+    """A remote plugin sent what proto/plugin_host.proto does not allow. Nothing of it counts; what was said before does."""
+
+
 class PluginHung(LifecycleError):
     """A plugin that owes signs of life gave none for too long."""
 
@@ -137,6 +141,17 @@ class ChildEnded(PluginError):
 
     ``cause`` is one of ``crash``, ``exit``, ``killed``, ``forbidden-call``, ``quota``, ``control``. It rests on what the process
     left behind, and a process can choose its exit status: only what the kernel itself counts is proof.
+    """
+
+    def __init__(self, message: str, *, cause: str, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.cause = cause
+
+
+class RemoteEnded(PluginError):
+    """The connection of a remote plugin ended, or had to be ended, while it was meant to live.
+
+    ``cause`` is one of ``disconnect``, ``protocol``, ``superseded``, ``stop``.
     """
 
     def __init__(self, message: str, *, cause: str, remedy: str = "") -> None:

@@ -19,6 +19,7 @@ struct frame_core {
     struct reader *reader;      /* Held while in_ring or external; else NULL. */
     uint64_t sequence;          /* Index among the reader's places, while in_ring. */
     const uint8_t *record;      /* In the ring, or a block of its own. */
+    const uint8_t *outside;     /* Of a frame that came through no ring: its payload. The record then holds the tails alone. */
     struct external *external;  /* The payload is in the plugin's memory. */
     uint64_t generation;        /* Of the plugin that said it. */
     uint32_t exports;           /* Buffers that are out. */
@@ -85,12 +86,14 @@ static inline const uint8_t *frame_payload(const struct frame_core *frame)
 {
     if (frame->external)
         return frame->external->payload;
-    return frame->record + sizeof(struct record_header);
+    return frame->outside ? frame->outside : frame->record + sizeof(struct record_header);
 }
 
 /* The bytes that follow the payload: hash, parent, weight, position. */
 static inline const uint8_t *frame_tails(const struct frame_core *frame)
 {
+    if (frame->outside)
+        return frame->record;
     return frame->record + sizeof(struct record_header) + record_stored_length(&frame->header);
 }
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from supervm_rt.cli.node import NodeResult, chain_summary, exit_status, run_node
+from supervm_rt.cli.node import NodeResult, add_listen_option, chain_summary, exit_status, run_node
 from supervm_rt.cli.output import add_json_option, block_text, print_fields, print_json
 from supervm_rt.cli.tail import height
 from supervm_rt.errors import ConfigurationError
@@ -64,6 +64,7 @@ def add_commands(commands: Any) -> None:
         choices=list(Placement),
         help="where its code runs (default: in a sandbox where its manifest or the policy wants one)",
     )
+    add_listen_option(parser)
     parser.add_argument("--until-idle", action="store_true", help="end when the plugin said end of input and all is committed")
     add_json_option(parser, "a summary of the run, as the last line,")
     parser.set_defaults(command=_mirror)
@@ -118,7 +119,13 @@ def _mirror(options: argparse.Namespace) -> int:
         placement=options.placement,
         settings=dict(options.settings),
     )
-    config = RuntimeConfig(store=options.store, policy=options.policy, plugins=(plugin,), retention=_retention(options))
+    config = RuntimeConfig(
+        store=options.store,
+        policy=options.policy,
+        plugins=(plugin,),
+        retention=_retention(options),
+        listen=tuple(options.listen),
+    )
     result = run_node(config, until_idle=options.until_idle)
     status = exit_status(result)
     show(result, as_json=options.json)
@@ -127,7 +134,7 @@ def _mirror(options: argparse.Namespace) -> int:
 
 def show(result: NodeResult, *, as_json: bool) -> None:
     """The summary of a run over one chain."""
-    (status,) = result.plugins.values()
+    status = next(iter(result.plugins.values()))
     summary = result.chains.get(status.chain) or ChainSummary(status.chain)  # a plugin need not stream blocks
     if as_json:
         print_json(chain_summary(summary, result.seconds))

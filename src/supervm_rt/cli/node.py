@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 from rich.console import Console
@@ -19,6 +21,7 @@ from supervm_rt.cli.output import block_ref
 from supervm_rt.errors import ConfigurationError, SuperVMError
 from supervm_rt.model.events import EventKind, HostEvent, Severity
 from supervm_rt.runtime import ChainSummary, PluginStatus, Runtime, RuntimeConfig, open_runtime
+from supervm_rt.transports.remote.addresses import UnixAddress
 
 _SHOWN = frozenset(
     {
@@ -36,10 +39,34 @@ _SHOWN = frozenset(
         EventKind.PLUGIN_SHUTDOWN_REQUESTED,
         EventKind.PLUGIN_SILENT,
         EventKind.POLICY_DECISION,
+        EventKind.REMOTE_LISTENING,
+        EventKind.REMOTE_REFUSED,
     }
 )
 _SECONDS_BETWEEN_LINES = 5.0
 _MOST_REJECTIONS_SHOWN = 20
+
+
+def add_listen_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--listen``."""
+    parser.add_argument(
+        "--listen",
+        type=_address,
+        action="append",
+        default=[],
+        metavar="unix:PATH",
+        help="serve gRPC there, for remote plugins and subscribers; TCP with TLS is for a configuration file",
+    )
+
+
+def _address(text: str) -> UnixAddress:
+    kind, _, path = text.partition(":")
+    if kind != "unix" or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not unix:PATH")
+    try:
+        return UnixAddress(Path(path))
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ class EventKind(enum.StrEnum):
     CHAIN_OPENED = "chain.opened"
     CHAIN_REORG = "chain.reorg"
     CHAIN_REJECTED = "chain.rejected"
+    REMOTE_LISTENING = "remote.listening"
+    REMOTE_REFUSED = "remote.refused"
+    REMOTE_CONNECTED = "remote.connected"
     STORE_FAILED = "store.failed"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import LoadError, ManifestError
@@ -12,6 +13,9 @@ from supervm_rt.transports.native.library import LibraryFacts, inspect_library
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES
 from supervm_rt.trust.manifest import FILE_NAME, parse_manifest
 from supervm_rt.trust.policy import Placement
+
+if TYPE_CHECKING:
+    from supervm_rt.transports.remote.images import Layout
 
 MAX_BINARY_BYTES = 512 << 20
 
@@ -36,8 +40,7 @@ def inspect_binary(folder: Path, manifest: Manifest, placement: Placement) -> tu
     """
     if manifest.run_mode is not RunMode.NATIVE or manifest.binary is None:
         raise ManifestError(
-            f"{manifest.id}: runMode {manifest.run_mode} is not supported by this version",
-            remedy="use a plugin with runMode native",
+            f"{manifest.id}: with runMode {manifest.run_mode} it has no library", remedy="use a plugin with runMode native"
         )
     if manifest.binary.startswith("oci:"):
         raise ManifestError(f"{manifest.id}: a native plugin's binary is a library, not a container image", remedy="name a .so")
@@ -47,6 +50,21 @@ def inspect_binary(folder: Path, manifest: Manifest, placement: Placement) -> tu
         return data, inspect_library(data, shares_process=placement is Placement.IN_PROCESS)
     except LoadError as error:
         raise LoadError(f"{path}: {error.message}", remedy=error.remedy) from None
+
+
+def read_program(folder: Path, manifest: Manifest) -> SealedLibrary | Layout:
+    """The executable that the manifest of a remote plugin names, sealed; or the image. Raises ManifestError, LoadError."""
+    binary = manifest.binary or ""
+    if binary.startswith("oci:"):
+        from supervm_rt.transports.remote.images import Layout, split_reference
+
+        place, tag = split_reference(binary.removeprefix("oci:"))
+        return Layout(folder / place, tag)
+    path = folder / binary
+    data = _read(path, MAX_BINARY_BYTES, LoadError, "build the plugin, or correct binary in plugin.yaml")
+    if not data.startswith(b"\x7fELF"):
+        raise LoadError(f"{path}: not an executable of this system", remedy="name an ELF executable, or an image (oci:PATH)")
+    return SealedLibrary(data)
 
 
 def _read(path: Path, bound: int, error: type[ManifestError | LoadError], remedy: str) -> bytes:

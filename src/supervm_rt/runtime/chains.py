@@ -59,6 +59,8 @@ class Ingested:
     rejections: int
     end_of_input: bool
     """The batch ended with the plugin's word that there is no more input for now."""
+    position: bytes
+    """The plugin's last position in it; empty: it gave none."""
 
 
 class ChainPipeline:
@@ -100,13 +102,14 @@ class ChainPipeline:
             for input_ in inputs:
                 if isinstance(input_, BlockInput) and isinstance(input_.raw, memoryview):
                     input_.raw.release()
+        position = next((input_.position for input_ in reversed(inputs) if input_.position), b"")
         self.summary.raw_bytes += batch.raw_bytes
         before = self.summary.rejections
         for one in applied:
             self._account(registration, one)
         self.summary.tip = self._mirror.tip
         self.summary.final = self._mirror.final
-        return Ingested(rejections=self.summary.rejections - before, end_of_input=_ends(inputs))
+        return Ingested(rejections=self.summary.rejections - before, end_of_input=_ends(inputs), position=position)
 
     def _account(self, registration: Registration, applied: Applied) -> None:
         summary = self.summary

@@ -17,6 +17,8 @@ from supervm_rt.model.manifest import RestartPolicy
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.store.feed.retention import Kept, Retention
 from supervm_rt.transports.network.resolving import Resolver, system_resolver
+from supervm_rt.transports.remote.addresses import Address, TcpAddress, UnixAddress
+from supervm_rt.transports.remote.limits import RemoteLimits
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES, DocumentFault, check_shape, read_yaml
 from supervm_rt.trust.network import NetworkPolicy
 from supervm_rt.trust.policy import Placement, PolicyLevel
@@ -108,6 +110,10 @@ class RuntimeConfig:
     restarts: RestartLimits = field(default_factory=RestartLimits)
     storage: Path | None = None
     """Where plugins that may write have their folders, one each; None: beside the store, under its name with ``.plugins``."""
+    listen: tuple[Address, ...] = ()
+    """Where remote plugins and subscribers reach the node over gRPC."""
+    remote: RemoteLimits = field(default_factory=RemoteLimits)
+    """What they may use at most."""
     rejection_limit: int = 10_000
     """A plugin whose rejected blocks exceed this within one life is quarantined."""
     resolver: Resolver = system_resolver
@@ -146,7 +152,9 @@ class RuntimeConfig:
         }
         return cls(
             store=folder / _path("store", document["store"]),
-            plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document["plugins"])),
+            plugins=tuple(_plugin(item, index, folder) for index, item in enumerate(document.get("plugins", ()))),
+            listen=tuple(_address(item, index, folder) for index, item in enumerate(document.get("listen", ()))),
+            remote=_limits(document.get("remote", {})),
             storage=folder / _path("storage", document["storage"]) if "storage" in document else None,
             policy=PolicyLevel(document.get("policy", "strict")),
             store_limit=_amount("store_limit", parse_bytes, document["store_limit"]) if "store_limit" in document else None,
@@ -182,6 +190,34 @@ def _network(item: Mapping[str, Any], index: int) -> NetworkPolicy:
         return NetworkPolicy(**item)
     except ConfigurationError as error:
         raise DocumentFault(f"plugins[{index}].{error.message}") from None
+
+
+def _address(item: Mapping[str, Any], index: int, folder: Path) -> Address:
+    place = f"listen[{index}]"
+    if "unix" in item:
+        return UnixAddress(folder / _path(f"{place}.unix", item["unix"]), frozenset(item.get("users", ())))
+    host, _, port = item["tcp"].rpartition(":")
+    if not port.isdecimal():
+        raise DocumentFault(f"{place}.tcp: {item['tcp']!a} is not HOST:PORT")
+    return TcpAddress(
+        host.removeprefix("[").removesuffix("]"),
+        int(port),
+        certificate=folder / _path(f"{place}.certificate", item["certificate"]),
+        key=folder / _path(f"{place}.key", item["key"]),
+        authority=folder / _path(f"{place}.authority", item["authority"]),
+        names=frozenset(item.get("names", ())),
+        minimum_version=item.get("minimum_version", "1.3"),
+    )
+
+
+def _limits(item: Mapping[str, Any]) -> RemoteLimits:
+    sizes = {"message", "request", "unregistered_bytes"}
+    seconds = {"register", "idle", "stalled", "message_time", "keepalive"}
+    values = {}
+    for key, value in item.items():
+        parse = parse_bytes if key in sizes else parse_seconds if key in seconds else (lambda number: number)
+        values[key] = _amount(f"remote.{key}", parse, value)
+    return RemoteLimits(**values)
 
 
 def _retention(item: Mapping[str, Any]) -> Retention:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,10 +14,11 @@ from supervm_rt.chain.types import ForkRules
 from supervm_rt.errors import ConfigurationError, StoreError, SuperVMError
 from supervm_rt.ir.registry import translator_for
 from supervm_rt.model.events import EventKind, Severity
-from supervm_rt.model.manifest import Capability, Manifest
+from supervm_rt.model.manifest import Capability, Manifest, RunMode
 from supervm_rt.runtime.binary import read_manifest
 from supervm_rt.runtime.chains import ChainPipeline, ChainSummary
 from supervm_rt.runtime.config import ChainDefault, PluginConfig, RuntimeConfig
+from supervm_rt.runtime.remote import RemoteDoor
 from supervm_rt.runtime.retention import keep_retention
 from supervm_rt.runtime.sink import EventSink, Receiver
 from supervm_rt.runtime.status import serve_status
@@ -25,11 +27,24 @@ from supervm_rt.store import Store
 from supervm_rt.store.feed import Feed
 from supervm_rt.trust.policy import Policy
 
+if TYPE_CHECKING:
+    from supervm_rt.transports.remote.server import RemoteServer
+
 
 class Runtime:
     """What ``open_runtime`` gives: ask it, add plugins to it, wait for it. Use it from the Trio task tree that opened it."""
 
-    def __init__(self, config: RuntimeConfig, store: Store, feed: Feed, nursery: trio.Nursery, sink: EventSink) -> None:
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        store: Store,
+        feed: Feed,
+        sink: EventSink,
+        *,
+        nursery: trio.Nursery,
+        servers: trio.Nursery,
+    ) -> None:
+        """For ``open_runtime``."""
         self.config = config
         self.sink = sink
         self.policy = Policy(config.policy)
@@ -40,28 +55,32 @@ class Runtime:
         """The events of chains, also of such as earlier runs have mirrored, as an async iterator: see ``Feed.subscribe``. It ends
         with the runtime."""
         self._nursery = nursery
+        self._servers = servers
         self._store_turn = trio.Lock()
         self._chains: dict[str, ChainPipeline] = {}
         self._supervisors: dict[str, PluginSupervisor] = {}
         self._change = trio.Event()
         self._adding = trio.Lock()
         self._closed = False
+        self._remote: RemoteServer | None = None
+        self._remote_turn = trio.Lock()
         self.failure: SuperVMError | None = None
         """Why the runtime ended, where it ended by itself."""
 
     # ---- plugins -------------------------------------------------------------------------------------------------------------
 
-    async def add(self, config: PluginConfig) -> str:
+    async def add(self, config: PluginConfig, *, manifest: Manifest | None = None) -> str:
         """Registers a plugin and starts its nursery. Returns its id in this runtime. Raises OperatorError, StoreError.
 
-        One that has finished can be added again, with a new configuration.
+        One that has finished can be added again, with a new configuration. ``manifest``: instead of the one in its folder.
 
         The plugin's own failures do not come out here: they are events, and show in ``plugins``.
         """
         async with self._adding:
             if self._closed:
                 raise ConfigurationError("the runtime has ended", remedy="add plugins inside its async with block")
-            manifest = await trio.to_thread.run_sync(read_manifest, config.path)
+            if manifest is None:
+                manifest = await trio.to_thread.run_sync(read_manifest, config.path)
             plugin = config.name or manifest.id
             namesake = self._supervisors.get(plugin)
             if namesake is not None and not namesake.status().finished:
@@ -69,10 +88,18 @@ class Runtime:
             pipeline = None
             if Capability.BLOCK_STREAM in manifest.capabilities:
                 pipeline = await self._pipeline(config, manifest)
-            supervisor = PluginSupervisor(plugin, config, manifest, pipeline, self)
+            if manifest.run_mode is RunMode.GRPC:
+                await self.remote()
+            generation = 0 if namesake is None else namesake.status().generation
+            supervisor = PluginSupervisor(plugin, config, manifest, pipeline, self, generation=generation)
             self._supervisors[plugin] = supervisor
             self._nursery.start_soon(supervisor.run, name=f"plugin {plugin}")
             return plugin
+
+    def forget(self, plugin: str) -> None:
+        """Knows nothing any more of a plugin that has finished."""
+        if plugin in self._supervisors and self._supervisors[plugin].status().finished:
+            del self._supervisors[plugin]
 
     def close(self) -> None:
         """Takes no more plugins. For ``open_runtime``."""
@@ -141,6 +168,34 @@ class Runtime:
             known = ", ".join(self._supervisors) or "none"
             raise ConfigurationError(f"no plugin is called {plugin}", remedy=f"known: {known}") from None
 
+    @property
+    def supervisors(self) -> Mapping[str, PluginSupervisor]:
+        """Those who run the plugins."""
+        return self._supervisors
+
+    # ---- remote plugins ------------------------------------------------------------------------------------------------------
+
+    async def remote(self) -> RemoteServer:
+        """The gRPC server; started where it does not run yet. Raises OperatorError."""
+        async with self._remote_turn:
+            if self._remote is None:
+                # Only a node with remote plugins pays for what this imports.
+                try:
+                    from supervm_rt.transports.remote.server import RemoteServer
+                except ImportError as error:
+                    raise ConfigurationError(
+                        f"gRPC needs what is not installed ({error})", remedy="pip install 'supervm-rt[grpc]'"
+                    ) from None
+
+                server = RemoteServer(self.config.listen, self.config.remote, RemoteDoor(self))
+                self._remote = await self._servers.start(server.run)
+        return self._remote
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """Where the gRPC server listens: ``unix:PATH`` or ``HOST:PORT``."""
+        return () if self._remote is None else self._remote.listening
+
     # ---- waiting and asking --------------------------------------------------------------------------------------------------
 
     async def wait_idle(self) -> None:
@@ -149,8 +204,8 @@ class Runtime:
             await self._change.wait()
 
     async def wait_finished(self) -> None:
-        """Waits until every plugin ended for good."""
-        while not all(status.finished for status in self.plugins.values()):
+        """Waits until every plugin ended for good; for ever, where further ones may come over gRPC."""
+        while self.config.listen or not all(status.finished for status in self.plugins.values()):
             await self._change.wait()
 
     @property
@@ -203,20 +258,25 @@ async def open_runtime(
     failed: BaseException | None = None
     try:
         feed = await trio.to_thread.run_sync(partial(Feed.at, store.path, told=True))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(feed.run)
-            runtime = Runtime(config, store, feed, nursery, sink)
-            try:
-                nursery.start_soon(serve_status, runtime, store.path)
-                if config.retention is not None:
-                    nursery.start_soon(keep_retention, runtime, store, config.retention)
-                for plugin in config.plugins:
-                    await runtime.add(plugin)
-                yield runtime
-            except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
-                failed = error
-            runtime.close()
-            nursery.cancel_scope.cancel()
+        # The server outlives the plugins, which it is needed to end.
+        async with trio.open_nursery() as servers:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.run)
+                runtime = Runtime(config, store, feed, sink, nursery=nursery, servers=servers)
+                try:
+                    nursery.start_soon(serve_status, runtime, store.path)
+                    if config.retention is not None:
+                        nursery.start_soon(keep_retention, runtime, store, config.retention)
+                    if config.listen:
+                        await runtime.remote()
+                    for plugin in config.plugins:
+                        await runtime.add(plugin)
+                    yield runtime
+                except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
+                    failed = error
+                runtime.close()
+                nursery.cancel_scope.cancel()
+            servers.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(store.close)

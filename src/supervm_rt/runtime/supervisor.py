@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -27,14 +27,15 @@ from supervm_rt.errors import (
     PluginHung,
     PluginQuarantined,
     PolicyRefused,
+    RemoteEnded,
     RingCorrupt,
     StoreError,
     SuperVMError,
 )
 from supervm_rt.model.events import EventKind, Severity
-from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy
+from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy, RunMode
 from supervm_rt.model.plugin import AssignedResources, Registration
-from supervm_rt.runtime.binary import read_library
+from supervm_rt.runtime.binary import read_library, read_program
 from supervm_rt.runtime.chains import ChainPipeline, Translated
 from supervm_rt.runtime.config import PluginConfig, RuntimeConfig
 from supervm_rt.runtime.lifecycle import ENDED, PluginState, check_transition
@@ -47,6 +48,11 @@ from supervm_rt.transports.network.resolving import MOST_LOOKUPS, Resolver
 from supervm_rt.trust.manifest import compare_with_binary
 from supervm_rt.trust.network import NetworkGrant
 from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
+
+if TYPE_CHECKING:
+    from supervm_rt._abi import SealedLibrary
+    from supervm_rt.transports.remote.images import Layout
+    from supervm_rt.transports.remote.server import RemoteServer
 
 _logger = logging.getLogger("supervm_rt")
 
@@ -64,6 +70,9 @@ class Services(Protocol):
 
     async def position(self, plugin: str, chain: str) -> bytes | None:
         """The durable position of a plugin on a chain."""
+
+    async def remote(self) -> RemoteServer:
+        """The gRPC server; started where it does not run yet. Raises OperatorError."""
 
     def store_failed(self, error: StoreError) -> None:
         """Ends the runtime with this error."""
@@ -111,17 +120,25 @@ class PluginSupervisor:
     """Runs one plugin, life after life. ``run`` is the task; everything else may be called from other tasks of the same loop."""
 
     def __init__(
-        self, plugin: str, config: PluginConfig, manifest: Manifest, pipeline: ChainPipeline | None, services: Services
+        self,
+        plugin: str,
+        config: PluginConfig,
+        manifest: Manifest,
+        pipeline: ChainPipeline | None,
+        services: Services,
+        *,
+        generation: int = 0,
     ) -> None:
+        """``generation``: of the last life that a plugin of this id had here."""
         self.plugin = plugin
         self.manifest = manifest
         self.chain = config.chain or manifest.chain
-        self._config = config
+        self.config = config
         self._pipeline = pipeline
         self._services = services
         self._sink = services.sink
         self._state = PluginState.REGISTERED
-        self._generation = 0
+        self._generation = generation
         self._decision: Decision | None = None
         self._transport: PluginTransport | None = None
         self._broker: Broker | None = None
@@ -216,7 +233,7 @@ class PluginSupervisor:
             return None
         if isinstance(self._failure, _PERMANENT):
             return None
-        restart = self._config.restart or self.manifest.restart
+        restart = self.config.restart or self.manifest.restart
         if restart is RestartPolicy.NEVER or (restart is RestartPolicy.ON_FAILURE and self._failure is None):
             return None
         recent = [moment for moment in failures if moment > trio.current_time() - limits.window]
@@ -295,30 +312,15 @@ class PluginSupervisor:
 
     async def _admit(self) -> PluginTransport:
         """Reads and seals the binary and asks the policy about these very bytes. Raises what refuses the plugin."""
-        policy, wanted = self._services.policy, self._config.placement
-        placement = policy.placement(self.manifest, wanted)
-        library = await trio.to_thread.run_sync(read_library, self._config.path, self.manifest, placement)
-        decision = policy.decide(self.manifest, library.sha256, wanted, self._config.network)
-        self._decision = decision
-        self._emit(
-            EventKind.POLICY_DECISION,
-            f"{self.plugin}: {'allowed' if decision.allowed else 'refused'}: {decision.reason}",
-            severity=Severity.INFO if decision.allowed else Severity.ERROR,
-            data={
-                "level": str(decision.level),
-                "allowed": decision.allowed,
-                "sha256": library.sha256.hex(),
-                "capabilities": sorted(map(str, decision.capabilities)),
-                "placement": decision.placement,
-                "network": decision.network.as_data(),
-                "warnings": list(decision.warnings),
-            },
-        )
-        for warning in decision.warnings:
-            self._emit(EventKind.POLICY_DECISION, f"{self.plugin}: {warning}", severity=Severity.WARNING)
-        if not decision.allowed:
+        if self.manifest.run_mode is RunMode.GRPC:
+            return await self._admit_remote()
+        placement = self._services.policy.placement(self.manifest, self.config.placement)
+        library = await trio.to_thread.run_sync(read_library, self.config.path, self.manifest, placement)
+        try:
+            decision = self._decide(library.sha256)
+        except PolicyRefused:
             library.close()
-            raise PolicyRefused(f"{self.plugin}: {decision.reason}", remedy=decision.remedy)
+            raise
         if decision.placement is Placement.IN_PROCESS:
             return InProcessTransport(
                 library,
@@ -337,7 +339,7 @@ class PluginSupervisor:
             heartbeat=self.manifest.heartbeat,
             deadlines=self._services.config.deadlines,
             security=self.manifest.security,
-            folder=self._config.path,
+            folder=self.config.path,
             read_paths=self._read_paths(),
             resources=self.manifest.resources,
             storage=self._services.config.storage_of(self.plugin),
@@ -374,6 +376,54 @@ class PluginSupervisor:
             severity=severity,
             data={"host" if name == "name" else name: value for name, value in dataclasses.asdict(report).items()},
         )
+
+    async def _admit_remote(self) -> PluginTransport:
+        """The same for a plugin that comes over gRPC."""
+        code: SealedLibrary | Layout | None = None
+        if self.manifest.binary is not None:
+            code = await trio.to_thread.run_sync(read_program, self.config.path, self.manifest)
+        try:
+            self._decide(b"" if code is None else code.sha256)
+        except PolicyRefused:
+            if code is not None:
+                code.close()
+            raise
+        server = await self._services.remote()
+        return server.transport(
+            self.plugin,
+            manifest=self.manifest,
+            generation=self._generation,
+            window=self._services.config.ring_bytes,
+            deadlines=self._services.config.deadlines,
+            code=code,
+            folder=self.config.path,
+            read_paths=self._read_paths(),
+            storage=self._services.config.storage_of(self.plugin),
+        )
+
+    def _decide(self, sha256: bytes) -> Decision:
+        """Asks the policy. Raises PolicyRefused."""
+        decision = self._services.policy.decide(self.manifest, sha256, self.config.placement, self.config.network)
+        self._decision = decision
+        self._emit(
+            EventKind.POLICY_DECISION,
+            f"{self.plugin}: {'allowed' if decision.allowed else 'refused'}: {decision.reason}",
+            severity=Severity.INFO if decision.allowed else Severity.ERROR,
+            data={
+                "level": str(decision.level),
+                "allowed": decision.allowed,
+                "sha256": sha256.hex(),
+                "capabilities": sorted(map(str, decision.capabilities)),
+                "placement": decision.placement,
+                "network": decision.network.as_data(),
+                "warnings": list(decision.warnings),
+            },
+        )
+        for warning in decision.warnings:
+            self._emit(EventKind.POLICY_DECISION, f"{self.plugin}: {warning}", severity=Severity.WARNING)
+        if not decision.allowed:
+            raise PolicyRefused(f"{self.plugin}: {decision.reason}", remedy=decision.remedy)
+        return decision
 
     async def _bring_up(self, transport: PluginTransport, nursery: trio.Nursery) -> None:
         """Load, init, start; what was said is received from load on."""
@@ -418,7 +468,7 @@ class PluginSupervisor:
 
     def _configuration(self) -> bytes:
         """The plugin's settings as JSON; paths that it may read are made absolute, without links."""
-        settings = dict(self._config.settings)
+        settings = dict(self.config.settings)
         settings.update({key: str(path) for key, path in self._read_paths().items()})
         try:
             return json.dumps(settings, allow_nan=False).encode()
@@ -428,10 +478,10 @@ class PluginSupervisor:
     def _read_paths(self) -> dict[str, Path]:
         """What the plugin may read: the operator's values for the keys that the manifest names."""
         paths = {}
-        folder = self._config.settings_folder
+        folder = self.config.settings_folder
         try:
             for key in self.manifest.security.read_paths:
-                value = self._config.settings.get(key)
+                value = self.config.settings.get(key)
                 if isinstance(value, str):
                     paths[key] = ((folder or Path.cwd()) / Path(value).expanduser()).resolve()
         except (OSError, ValueError, RuntimeError) as error:
@@ -485,6 +535,9 @@ class PluginSupervisor:
             self._failed(error)
             return
         self._committed = batch.number
+        position = taken.position
+        if position and self._transport is not None:
+            self._transport.committed(position)
         self._rejections += taken.rejections
         limit = self._services.config.rejection_limit
         if self._rejections > limit:
@@ -627,7 +680,7 @@ class PluginSupervisor:
     def _cause(error: SuperVMError) -> str:
         """A word for programs: what kind of failure it was."""
         match error:
-            case ChildEnded():
+            case ChildEnded() | RemoteEnded():
                 return error.cause
             case RingCorrupt():
                 return "corrupt-ring"

@@ -97,6 +97,9 @@ class PluginTransport(Protocol):
     def receive_rest(self) -> Received:
         """What is there now, possibly nothing at all. Never waits. For the time after stop."""
 
+    def committed(self, position: bytes) -> None:
+        """What was received up to this position is durable."""
+
     async def stop(self) -> None:
         """Stops, also while start runs. Frames that were said before can still be received."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from supervm_rt.model.manifest import Capability, Manifest
+from supervm_rt.model.manifest import Capability, Manifest, RunMode
 from supervm_rt.trust.network import NetworkGrant, NetworkPolicy
 
 
@@ -22,6 +22,8 @@ class Placement(enum.StrEnum):
 
     IN_PROCESS = "in-process"
     CHILD = "child"
+    REMOTE = "remote"
+    """Somewhere else: the host did not start it, and nothing of the host's confines it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,11 @@ class Policy:
 
     def placement(self, manifest: Manifest, wanted: Placement | None = None) -> Placement:
         """Where a plugin's code would run. ``wanted``: the operator's choice, which counts for one that asks for no sandbox."""
-        if self.level is not PolicyLevel.DEV or manifest.security.sandbox:
+        if manifest.run_mode is RunMode.GRPC:
+            return Placement.REMOTE if manifest.binary is None else Placement.CHILD
+        if self.level is not PolicyLevel.DEV or manifest.security.sandbox or wanted is Placement.CHILD:
             return Placement.CHILD
-        return wanted or Placement.IN_PROCESS
+        return Placement.IN_PROCESS
 
     def decide(
         self,
@@ -59,6 +63,7 @@ class Policy:
     ) -> Decision:
         """Whether the plugin may load, where it runs, and which capabilities and what of the network it is granted.
 
+        ``binary_sha256`` is empty for a remote plugin that the host does not start: nothing of it can be verified.
         ``network``: what the operator says of it.
         """
         refused = self._refused_network(manifest, network)
@@ -82,14 +87,26 @@ class Policy:
                 remedy="leave placement out, or set security.sandbox: false in its manifest",
             )
         placement = self.placement(manifest, wanted)
+        if manifest.run_mode is RunMode.GRPC and wanted not in {None, placement}:
+            return Decision(
+                self.level,
+                allowed=False,
+                reason=f"a plugin with runMode grpc runs as {placement}, and was to run as {wanted}",
+                remedy="leave placement out",
+            )
         warnings = []
         if manifest.signature is not None:
             warnings.append("its signature was not verified (policy dev)")
-        where = "in a sandbox" if placement is Placement.CHILD else "in the host's own process, with the host's rights"
+        where = {
+            Placement.CHILD: "in a sandbox",
+            Placement.IN_PROCESS: "in the host's own process, with the host's rights",
+            Placement.REMOTE: "wherever it was started",
+        }[placement]
+        binary = f" (binary sha256:{binary_sha256.hex()})" if binary_sha256 else ""
         return Decision(
             self.level,
             allowed=True,
-            reason=f"policy dev loads any plugin; this one runs {where} (binary sha256:{binary_sha256.hex()})",
+            reason=f"policy dev loads any plugin; this one runs {where}{binary}",
             capabilities=manifest.capabilities,
             placement=placement,
             network=NetworkGrant(manifest.network, network or NetworkPolicy()),

@@ -182,6 +182,9 @@ class InProcessTransport:
         messages = plugin.read_messages(MAX_MESSAGES)
         return Received(frames=plugin.read(MAX_FRAMES, self._ring_bytes // 4), messages=messages, shutdown=shutdown)
 
+    def committed(self, position: bytes) -> None:
+        """Nothing to tell: the plugin is given its position when it is started."""
+
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the host, then plugin_stop where it was initialised. Raises CallOverdue.
 

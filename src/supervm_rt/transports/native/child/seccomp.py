@@ -21,7 +21,7 @@ from supervm_rt.errors import ConfigurationError, HostError
 MAX_PROFILE_BYTES = 1 << 16
 MAX_INSTRUCTIONS = 4096
 SHIPPED = ("strict", "baseline")
-SECTIONS = ("running", "loading", "reading", "storage", "network")
+SECTIONS = ("running", "loading", "reading", "storage", "network", "program")
 
 _O_TMPFILE = 0o20000000
 """The bit that tells it from O_DIRECTORY, which it includes."""
@@ -33,7 +33,7 @@ _VALUES = {
     "O_TMPFILE": _O_TMPFILE,
     **{
         name: getattr(fcntl, name)
-        for name in ("F_GETFD", "F_SETFD", "F_GETFL", "F_DUPFD", "F_DUPFD_CLOEXEC", "F_GETLK", "F_SETLK", "F_SETLKW")
+        for name in ("F_GETFD", "F_SETFD", "F_GETFL", "F_SETFL", "F_DUPFD", "F_DUPFD_CLOEXEC", "F_GETLK", "F_SETLK", "F_SETLKW")
     },
     "PROT_EXEC": mmap.PROT_EXEC,
     "PROT_GROWSDOWN": 0x01000000,
@@ -70,6 +70,10 @@ _VALUES = {
         for name in ("NODELAY", "KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT", "QUICKACK", "INFO")
     },
     "MSG_ZEROCOPY": 0x4000000,
+    "AF_UNIX": 1,
+    "FIONBIO": 0x5421,
+    "FIOCLEX": 0x5451,
+    "TCGETS": 0x5401,
     "PR_SET_NAME": 15,
     "PR_GET_NAME": 16,
 }
@@ -232,6 +236,7 @@ _OPERATORS = {"<=": 3, "==": 4, "&": 7}
 _NO_SUCH_CALL = -1
 _HIGHEST_CALL = 600
 """Numbers up to here that libseccomp does not know answer ENOSYS; those above are no calls of any kernel yet."""
+_EXECUTES = "execve"
 _FALLS_BACK = ("clone3",)
 """A C library tries these first, and something that can be judged by its arguments after ENOSYS."""
 
@@ -297,8 +302,15 @@ def compile_profile(profile: Profile, sections: Iterable[str]) -> bytes:
     return _compile(profile.name, tuple(profile.rules(sections)))
 
 
+def compile_program(profile: Profile, granted: Iterable[str]) -> bytes:
+    """The same for a program of its own, which is executed under it: it can become another, of those that it is shown."""
+    rules = profile.rules(("running", "loading", *granted, "program"))
+    # No filters of its own: the one for a library takes rights away once the library is loaded.
+    return _compile(profile.name, (*(rule for rule in rules if rule.call != "seccomp"), Rule(_EXECUTES)), executes=True)
+
+
 @cache
-def _compile(name: str, rules: tuple[Rule, ...]) -> bytes:
+def _compile(name: str, rules: tuple[Rule, ...], *, executes: bool = False) -> bytes:
     library = _library()
     context = library.seccomp_init(_ERRNO | errno.EPERM)
     if not context:
@@ -306,7 +318,8 @@ def _compile(name: str, rules: tuple[Rule, ...]) -> bytes:
     try:
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCHITECTURE, _KILL_PROCESS), "to refuse other architectures")
         for call in escapes():
-            _add(context, _KILL_PROCESS, Rule(call))
+            if call != _EXECUTES or not executes:
+                _add(context, _KILL_PROCESS, Rule(call))
         for call in _FALLS_BACK:
             _add(context, _ERRNO | errno.ENOSYS, Rule(call))
         for number in _unknown_numbers():

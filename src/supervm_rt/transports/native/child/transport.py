@@ -16,13 +16,14 @@ from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, Sealed
 from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, PolicyRefused, RingCorrupt
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.model.plugin import Deadlines
+from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
 from supervm_rt.transports.native.child import control, launcher
 from supervm_rt.transports.native.child.cgroups import Group, Quotas
 from supervm_rt.transports.native.child.control import Fault, Kind, Limits, Reply
 from supervm_rt.transports.native.child.ending import describe
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
-from supervm_rt.transports.native.child.output import Allowance, Output
+from supervm_rt.transports.native.child.output import Output
 from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
@@ -567,6 +568,9 @@ class ChildTransport:
                 remedy="raise resources.memory in its manifest, or ask its author",
             )
         return describe(self._name, -9 if status is None else status, last)
+
+    def committed(self, position: bytes) -> None:
+        """Nothing to tell: the plugin is given its position when it is started."""
 
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; kills what does not return.

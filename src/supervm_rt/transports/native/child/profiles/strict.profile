@@ -4,8 +4,10 @@
 # by commas; several lines of one call are alternatives. An argument is compared in its whole 64 bits, of which a kernel may look
 # at 32 only: so there is no !=, which a value with other high bits would pass. A value is a number or names joined by |.
 # [running]: always allowed. [loading]: besides, until the library is loaded. [reading]: where security.read_paths grants a path.
-# [storage]: where resources.storage grants some. [network]: where network.allow or network.listen grants any.
-# What is not allowed answers EPERM; what this host's libseccomp does not know, and clone3, ENOSYS. escapes.profile lists what ends the process whatever a profile says; a 32-bit or x32 call does too.
+# [storage]: where resources.storage grants some. [network]: where network.allow or network.listen grants any. [program]: for
+# programs with runMode grpc, which are all confined before their first instruction: they start, and talk to the host over its socket.
+# What is not allowed answers EPERM; what this host's libseccomp does not know, and clone3, ENOSYS. escapes.profile lists what ends
+# the process whatever a profile says; a 32-bit or x32 call does too.
 
 [running]
 read
@@ -169,3 +171,39 @@ setsockopt a1 == IPPROTO_TCP, a2 == TCP_KEEPINTVL
 setsockopt a1 == IPPROTO_TCP, a2 == TCP_KEEPCNT
 setsockopt a1 == IPPROTO_TCP, a2 == TCP_USER_TIMEOUT
 setsockopt a1 == IPPROTO_TCP, a2 == TCP_QUICKACK
+
+[program]
+socket a0 == AF_UNIX
+socketpair a0 == AF_UNIX
+connect
+sendto
+recvfrom
+sendmsg
+recvmsg
+sendmmsg
+recvmmsg
+shutdown
+getsockname
+getpeername
+getsockopt
+setsockopt
+fcntl a1 == F_SETFL
+ioctl a1 == FIONBIO
+ioctl a1 == FIOCLEX
+ioctl a1 == TCGETS
+dup
+dup2
+dup3
+getdents64
+statfs
+getppid
+getpgrp
+getresuid
+getresgid
+getgroups
+set_tid_address
+set_robust_list
+rseq
+arch_prctl
+getrlimit
+times

@@ -1,0 +1,14 @@
+/* Invariant: memory that the decoder asks for can be refused to it. Included before the decoder. */
+#ifndef FUZZ_REMOTE_FRAMES_SYSTEM_H
+#define FUZZ_REMOTE_FRAMES_SYSTEM_H
+
+#include <stddef.h>
+#include <stdlib.h>
+
+void *system_malloc(size_t size);
+
+#ifdef FUZZ_PRODUCT
+#define malloc(size) system_malloc(size)
+#endif
+
+#endif

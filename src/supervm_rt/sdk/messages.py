@@ -1,0 +1,119 @@
+"""What a plugin says on its BlockExchange, encoded: blocks by hand, since there are many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from supervm_rt.transports.remote.fields import metadata
+from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
+from supervm_rt.transports.remote.wire import REVISION, batch, varint
+
+if TYPE_CHECKING:
+    from supervm_rt.sdk.connection import Description
+
+__all__ = ["batch", "beat", "block", "end_of_input", "finalized", "hear", "log", "metric", "register", "reorg", "shutdown"]
+
+_NUMBERS = {name: meta.number for name, meta in metadata(proto.BlockMessage).meta_by_field_name.items()}
+
+
+def _number(field: str, value: int) -> bytes:
+    return varint(_NUMBERS[field] << 3) + varint(value)
+
+
+def _bytes(field: str, value: bytes | memoryview) -> bytes:
+    return b"".join((varint(_NUMBERS[field] << 3 | 2), varint(len(value)), value)) if len(value) else b""
+
+
+def block(
+    chain: str,
+    raw: bytes | memoryview,
+    *,
+    height: int | None,
+    hash: bytes,  # noqa: A002 - the field's name
+    parent: bytes,
+    position: bytes,
+    final_height: int | None,
+    weight: int | None,
+) -> bytes:
+    """One block."""
+    parts = [_bytes("chain", chain.encode())]
+    if height is not None:
+        parts.append(_number("height", height) if height else _number("genesis", 1))
+    parts += (_bytes("block_bytes", raw), _bytes("hash", hash), _bytes("parent", parent), _bytes("position", position))
+    if final_height is not None:
+        parts.append(_number("final_height", final_height))
+    if weight is not None:
+        parts.append(_bytes("weight", weight.to_bytes(max(1, (weight.bit_length() + 7) // 8), "little")))
+    return b"".join(parts)
+
+
+RegisterResponse = proto.RegisterResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the host said."""
+
+    position: bytes | None = None
+    credit: int = 0
+    stop: bool = False
+
+
+def hear(message: bytes) -> Heard:
+    """One message of the host's."""
+    said = proto.BlockMessage.FromString(message)
+    return Heard(
+        position=said.acknowledge.position if said.acknowledge is not None else None,
+        credit=said.credit.bytes if said.credit is not None else 0,
+        stop=said.stop is not None,
+    )
+
+
+def register(description: Description) -> proto.RegisterRequest:
+    """The first call."""
+    return proto.RegisterRequest(
+        name=description.name,
+        version=description.version,
+        chain=description.chain,
+        capabilities=list(description.capabilities),
+        manifest_json=description.manifest,
+        revision=REVISION,
+    )
+
+
+def reorg(chain: str, from_height: int, to_height: int, orphans: Sequence[bytes], position: bytes) -> bytes:
+    """Blocks leave the chain."""
+    said = proto.ReorgMessage(chain=chain, from_height=from_height, to_height=to_height, orphan_block_hashes=list(orphans))
+    return bytes(proto.BlockMessage(chain=chain, position=position, reorg=said))
+
+
+def finalized(chain: str, height: int, hash: bytes, position: bytes) -> bytes:  # noqa: A002 - the field's name
+    """A block is final."""
+    return bytes(proto.BlockMessage(chain=chain, position=position, finalized=proto.Finalized(height=height, hash=hash)))
+
+
+def end_of_input(chain: str, position: bytes) -> bytes:
+    """There is nothing more for now."""
+    return bytes(proto.BlockMessage(chain=chain, position=position, end_of_input=proto.EndOfInput()))
+
+
+def log(level: int, text: str) -> bytes:
+    """A line for the host's log."""
+    return bytes(proto.BlockMessage(log=proto.Log(level=level, text=text)))
+
+
+def metric(name: str, value: float) -> bytes:
+    """A sample of a metric."""
+    return bytes(proto.BlockMessage(metric=proto.Metric(name=name, value=value)))
+
+
+def shutdown(reason: int) -> bytes:
+    """The plugin asks to be ended."""
+    return bytes(proto.BlockMessage(shutdown=proto.Shutdown(reason=reason)))
+
+
+def beat() -> bytes:
+    """A sign of life."""
+    return bytes(proto.BlockMessage(beat=proto.Beat()))

@@ -1,0 +1,18 @@
+"""From a task of the asyncio loop into Trio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+
+async def on_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """Runs a function of Trio's to its end; cancelling this cancels it.
+
+    By the loop itself: which loop is the current one depends on where a connection was accepted.
+    """
+    loop: Any = asyncio.get_running_loop()
+    return cast("T", await loop.trio_as_future(function, *arguments))

@@ -1,0 +1,573 @@
+"""grpclib's server with bounds and speed, where grpclib and h2 offer no hook for them.
+
+This file looks into both, and so is bound to the versions that it was written for; ``CHECKED`` is compared by a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+from grpclib.config import Configuration
+from grpclib.const import Handler as Method
+from grpclib.const import Status
+from grpclib.encoding.base import CodecBase
+from grpclib.events import _DispatchServerEvents
+from grpclib.exceptions import GRPCError
+from grpclib.protocol import Connection, EventsProcessor, H2Protocol
+from grpclib.protocol import Stream as WireStream
+from grpclib.server import Handler, request_handler
+from h2.config import H2Configuration
+from h2.connection import ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, RequestReceived
+from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
+from h2.settings import SettingCodes, Settings
+from h2.stream import StreamState
+from hyperframe.frame import DataFrame, Frame, RstStreamFrame, WindowUpdateFrame
+
+from supervm_rt.transports.remote.limits import RemoteLimits
+from supervm_rt.transports.remote.messages import PREFIX_BYTES, Buffer, MessageBuffer
+from supervm_rt.transports.remote.peers import Peer
+
+CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0"}
+
+STREAM_WINDOW = 4 << 20
+CONNECTION_WINDOW = 8 << 20
+MAX_FRAME_BYTES = 256 << 10
+"""Of a frame that a peer may send."""
+MOST_UNSENT = 1 << 20
+"""Bytes that wait for a peer which reads nothing, before its connection is cut: what HTTP/2 itself answers has no other bound."""
+_HEADER_LIST_BYTES = 16 << 10
+_FRAME_HEADER_BYTES = 9
+_DATA, _END_STREAM = 0, 1
+_SENT_AT_ONCE = 256 << 10
+_LAST_WORDS = 5.0
+"""Seconds for a peer to take what was written before its connection was closed."""
+_SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
+_RECEIVABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL}
+
+_logger = logging.getLogger("supervm_rt")
+
+
+class Flood(ProtocolError):
+    """The peer sends more of what carries no data than is allowed."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class BoundedH2(H2Connection):
+    """h2 without a text of every frame, with a short way for frames of data, and with a bound on all other frames."""
+
+    MAX_CLOSED_STREAMS = 1_024
+
+    def __init__(self, config: H2Configuration, limits: RemoteLimits) -> None:
+        super().__init__(config)
+        self.local_settings = Settings(
+            client=config.client_side,
+            initial_values={
+                SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
+                SettingCodes.MAX_HEADER_LIST_SIZE: _HEADER_LIST_BYTES,
+                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME_BYTES,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            },
+        )
+        self.decoder.max_header_list_size = _HEADER_LIST_BYTES
+        self.max_inbound_frame_size = self.local_settings.max_frame_size
+        self._rate = limits.control_rate
+        self._burst = self._left = 20 * limits.control_rate
+        self._at = time.monotonic()
+
+    def receive_data(self, data: bytes) -> list[Event]:  # type: ignore[override]
+        """As h2 does it."""
+        buffer = self.incoming_buffer
+        buffer.add_data(data)
+        buffer.max_frame_size = self.max_inbound_frame_size
+        events: list[Event] = []
+        try:
+            while True:
+                self._receive_plain_data(events)
+                frame = next(buffer, None)
+                if frame is None:
+                    return events
+                self._count(frame)
+                events.extend(self._receive_frame(frame))
+        except ProtocolError as error:
+            with contextlib.suppress(ProtocolError):
+                self._terminate_connection(error.error_code)
+            raise
+        except Exception as error:  # what h2 did not foresee: padding, names that are no ASCII, a broken header block
+            with contextlib.suppress(ProtocolError):
+                self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
+            raise ProtocolError(f"a frame that cannot be read ({error!r})") from error
+
+    def _receive_plain_data(self, events: list[Event]) -> None:
+        """Takes frames of data that neither pad nor end an open stream, which is nearly all there is."""
+        buffer = self.incoming_buffer
+        data, place = buffer._data, 0
+        if buffer._headers_buffer or self.state_machine.state is not ConnectionState.CLIENT_OPEN:
+            return
+        while len(data) - place >= _FRAME_HEADER_BYTES and data[place + 3] == _DATA and data[place + 4] == 0:
+            length = int.from_bytes(data[place : place + 3])
+            stream = self.streams.get(int.from_bytes(data[place + 5 : place + 9]))
+            end = place + _FRAME_HEADER_BYTES + length
+            if (
+                stream is None
+                or length == 0
+                or end > len(data)
+                or length > self.max_inbound_frame_size
+                or stream.state_machine.state not in _RECEIVABLE
+                or not stream.state_machine.headers_received
+                or stream._expected_content_length is not None
+            ):
+                break
+            self._inbound_flow_control_window_manager.window_consumed(length)
+            stream._inbound_window_manager.window_consumed(length)
+            body = bytes(data[place + _FRAME_HEADER_BYTES : end])
+            events.append(DataReceived(stream_id=stream.stream_id, data=body, flow_controlled_length=length))
+            place = end
+        if place:
+            del data[:place]
+
+    def _count(self, frame: Frame) -> None:
+        if isinstance(frame, WindowUpdateFrame):  # a peer that takes a lot sends many
+            return
+        if isinstance(frame, DataFrame) and (frame.data or "END_STREAM" in frame.flags):
+            return
+        now = time.monotonic()
+        self._left = min(self._left + (now - self._at) * self._rate, self._burst) - 1
+        self._at = now
+        if self._left < 0:
+            raise Flood("too many frames that carry no data")
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        """As h2 does it, without the text for its log."""
+        events: list[Event]
+        try:
+            frames, events = self._frame_dispatch_table[frame.__class__](frame)
+        except StreamClosedError as error:
+            if not self._stream_is_closed_by_reset(error.stream_id):
+                raise
+            answer = RstStreamFrame(error.stream_id)
+            answer.error_code = error.error_code
+            self._prepare_for_sending([answer])
+            events = error._events
+        except StreamIDTooLowError as error:
+            if self._stream_is_closed_by_end(error.stream_id):
+                raise StreamClosedError(error.stream_id) from error
+            if not self._stream_is_closed_by_reset(error.stream_id):
+                raise
+            answer = RstStreamFrame(error.stream_id)
+            answer.error_code = ErrorCodes.STREAM_CLOSED
+            self._prepare_for_sending([answer])
+            events = []
+        else:
+            self._prepare_for_sending(frames)
+        return events
+
+
+class BoundedServer:
+    """What all connections share. It accepts none by itself: see ``listening``."""
+
+    def __init__(
+        self,
+        services: Sequence[Any],
+        *,
+        codec: CodecBase,
+        limits: RemoteLimits,
+        large: frozenset[str],
+        refused: Callable[[Peer, str], None],
+        lost: Callable[[BoundedProtocol], None],
+    ) -> None:
+        """``large``: paths of the methods whose messages may be of ``limits.message``. ``refused`` hears why a peer was cut,
+        ``lost`` of every connection that ended."""
+        self.mapping: dict[str, Method] = {}
+        for service in services:
+            self.mapping.update(service.__mapping__())
+        self.codec = codec
+        self.limits = limits
+        self.dispatch = _DispatchServerEvents()
+        self.refused = refused
+        self.lost = lost
+        self.protocols: set[BoundedProtocol] = set()
+        self._large = large
+        self._unregistered = 0
+        self.config = Configuration(
+            _keepalive_time=limits.keepalive,
+            _keepalive_permit_without_calls=True,
+            _http2_max_pings_without_data=0,
+            _http2_min_sent_ping_interval_without_data=limits.keepalive / 2,
+            http2_connection_window_size=CONNECTION_WINDOW,
+            http2_stream_window_size=STREAM_WINDOW,
+        ).__for_server__()
+        self.h2_config = H2Configuration(
+            client_side=False,
+            header_encoding="ascii",
+            validate_inbound_headers=False,
+            validate_outbound_headers=False,
+            normalize_inbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+
+    def limit_of(self, path: str) -> int:
+        """The largest message of a method."""
+        return self.limits.message if path in self._large else self.limits.request
+
+    def account(self, connection: BoundedConnection, size: int) -> None:
+        """Counts what is held for peers that nobody knows, and cuts the one that brings it above the bound."""
+        self._unregistered += size
+        if size > 0 and self._unregistered > self.limits.unregistered_bytes:
+            connection.owner.cut("too much is held already for peers that have not registered")
+
+    def check(self) -> None:
+        """Ends connections for what they do not do. To be called once a second or so."""
+        now = time.monotonic()
+        for protocol in list(self.protocols):
+            protocol.check(now)
+
+    def admit(self, peer: Peer) -> str:
+        """Why one more connection of this peer is not let in; empty: it is."""
+        most = self.limits.connections_per_peer
+        if sum(protocol.peer.identity == peer.identity for protocol in self.protocols) >= most:
+            return f"it has {most} connections already"
+        return ""
+
+    def close(self) -> None:
+        """Cuts all connections."""
+        for protocol in list(self.protocols):
+            transport = getattr(protocol.connection, "_transport", None)
+            if transport is not None:
+                transport.abort()
+
+
+class BoundedStream(WireStream):
+    """One HTTP/2 stream of a server."""
+
+    taken_at = 0.0
+    """When the peer last took something, or was asked to for the first time since."""
+    waits = False
+    """It is waited for the peer to take something."""
+    begun_at: float | None = None
+    """When it was first seen that a message had begun and nothing else was there."""
+
+    def init_stream(self, stream_id: int, connection: Connection) -> None:
+        """As grpclib does it, with a buffer of messages."""
+        self.id = stream_id
+        owner = cast("BoundedConnection", connection)
+        self.buffer: Any = MessageBuffer(partial(connection.ack, stream_id), 0, owner.account)
+        connection.streams_started += 1
+        self.created = connection.last_stream_created = time.monotonic()
+
+    def messages(self) -> MessageBuffer:
+        """What the peer sent."""
+        return cast("MessageBuffer", self.buffer)
+
+    async def send_headers(self, headers: list[tuple[str, str]], end_stream: bool = False) -> None:
+        """As grpclib does it; a connection that is over is told as a closed stream."""
+        await self._writable()
+        try:
+            await super().send_headers(headers, end_stream=end_stream)
+        except StreamClosedError:
+            raise
+        except ProtocolError:
+            raise StreamClosedError(self.id or 0) from None
+
+    async def _writable(self) -> None:
+        ready = self.connection.write_ready
+        if not ready.is_set():
+            await self._wait(ready)
+
+    async def _wait(self, event: asyncio.Event) -> None:
+        self.waits, self.taken_at = True, time.monotonic()
+        try:
+            await event.wait()
+        finally:
+            self.waits = False
+
+    async def send_data(self, data: Buffer, end_stream: bool = False) -> None:
+        """As grpclib has it."""
+        await self._send([data], len(data))
+        if end_stream:
+            await self.end()
+
+    async def send_messages(self, messages: Sequence[Buffer]) -> None:
+        """Sends messages one behind the other, many to a frame."""
+        parts: list[Buffer] = []
+        size = 0
+        for message in messages:
+            parts += (b"\0" + len(message).to_bytes(4), message)
+            size += PREFIX_BYTES + len(message)
+            if size >= _SENT_AT_ONCE:
+                await self._send(parts, size)
+                parts, size = [], 0
+        if parts:
+            await self._send(parts, size)
+
+    async def _send(self, parts: Sequence[Buffer], left: int) -> None:
+        """Sends as the windows allow. Frames are written without h2, whose windows are kept, and copied once."""
+        assert self.id is not None
+        http = self._h2_connection
+        source = _Source(parts)
+        while left:
+            await self._writable()
+            stream = http.streams.get(self.id)
+            if stream is None or stream.state_machine.state not in _SENDABLE:
+                raise StreamClosedError(self.id)
+            window = min(stream.outbound_flow_control_window, http.outbound_flow_control_window)
+            if window <= 0:
+                self.window_updated.clear()
+                await self._wait(self.window_updated)
+                continue
+            now = min(window, _SENT_AT_ONCE, left)
+            frames: list[Buffer] = []
+            unsent = now
+            while unsent:
+                length = min(unsent, http.max_outbound_frame_size)
+                frames.append(length.to_bytes(3) + b"\0\0" + self.id.to_bytes(4))
+                source.take(length, frames)
+                unsent -= length
+            stream.outbound_flow_control_window -= now
+            http.outbound_flow_control_window -= now
+            self.connection.flush()
+            self._transport.write(b"".join(frames))
+            self.data_sent += now
+            self.connection.data_sent += now
+            self.connection.data_send_process()
+            left -= now
+
+
+class _Source:
+    """Bytes that lie in several places, taken in order."""
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self._parts = parts
+        self._index = 0
+        self._offset = 0
+
+    def take(self, length: int, into: list[Buffer]) -> None:
+        """Appends the next so many bytes."""
+        while length:
+            part = self._parts[self._index]
+            there = len(part) - self._offset
+            if there <= length:
+                into.append(part if self._offset == 0 else memoryview(part)[self._offset :])
+                self._index += 1
+                self._offset = 0
+                length -= there
+            else:
+                into.append(memoryview(part)[self._offset : self._offset + length])
+                self._offset += length
+                length = 0
+
+
+class BoundedConnection(Connection):
+    """One connection. ``registered``: a plugin was registered over it."""
+
+    registered = False
+    held = 0
+    calls = 0
+    """Calls that were begun."""
+
+    def __init__(
+        self, http: H2Connection, transport: asyncio.Transport, *, config: Configuration, owner: BoundedProtocol
+    ) -> None:
+        super().__init__(http, transport, config=config)
+        self.owner = owner
+
+    def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> BoundedStream:
+        """As grpclib does it."""
+        return BoundedStream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
+
+    def flush(self) -> None:
+        """Cuts a peer that lets answers pile up."""
+        if self.is_closing():
+            return
+        super().flush()
+        if not self.write_ready.is_set() and self._transport.get_write_buffer_size() > MOST_UNSENT:
+            self.owner.cut("it reads none of the answers that it causes")
+
+    def ack(self, stream_id: int, size: int) -> None:
+        """Gives bytes back to the windows."""
+        if size and not self.is_closing() and self._connection.state_machine.state is not ConnectionState.CLOSED:
+            super().ack(stream_id, size)
+
+    def close(self) -> None:
+        """As grpclib does it; a peer that does not take the last words is not waited for."""
+        transport = getattr(self, "_transport", None)
+        waits = transport is not None and not transport.is_closing() and transport.get_write_buffer_size()
+        super().close()
+        if transport is not None and waits:
+            asyncio.get_running_loop().call_later(_LAST_WORDS, transport.abort)
+
+    def account(self, size: int) -> None:
+        """So many more (or fewer) bytes are held for this connection."""
+        self.held += size
+        if not self.registered:
+            self.owner.server.account(self, size)
+
+    def register(self) -> None:
+        """Holds it no longer against what those may hold that nobody knows."""
+        if not self.registered:
+            self.registered = True
+            self.owner.server.account(self, -self.held)
+
+
+class BoundedProcessor(EventsProcessor):
+    """Hands on what h2 found."""
+
+    def process(self, event: Event) -> None:
+        """As grpclib does it; what it does not know is nothing to it."""
+        if hasattr(self, "processors") and event.__class__ in self.processors:
+            super().process(event)
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        """Begins a call."""
+        headers = dict(cast("list[tuple[str, str]]", event.headers))
+        connection = cast("BoundedConnection", self.connection)
+        if ":method" not in headers or ":path" not in headers:
+            with contextlib.suppress(ProtocolError):
+                connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.PROTOCOL_ERROR)
+            return
+        connection.calls += 1
+        super().process_request_received(event)
+        stream = self.streams.get(event.stream_id or 0)
+        if stream is not None:
+            cast("BoundedStream", stream).messages()._limit = connection.owner.server.limit_of(headers[":path"])
+
+
+class BoundedHandler(Handler):
+    """Runs the calls of one connection."""
+
+    connection: BoundedConnection
+
+    def accept(self, stream: WireStream, headers: list[tuple[str, str]], release_stream: Callable[[], Any]) -> None:
+        """Begins a call; its stream is let go also where the call is cancelled before its first step."""
+        self.__gc_step__()
+        released = False
+
+        def release() -> None:
+            nonlocal released
+            if not released:
+                released = True
+                with contextlib.suppress(ProtocolError):
+                    release_stream()
+
+        task = self.loop.create_task(
+            request_handler(self.mapping, stream, headers, self.codec, self.status_details_codec, self.dispatch, release)
+        )
+        task.add_done_callback(lambda _: release())
+        self._tasks[stream] = task
+
+    def cancel(self, stream: WireStream) -> None:
+        """Ends a call that its peer reset."""
+        task = self._tasks.pop(stream, None)
+        if task is not None:
+            task.cancel()
+            self._cancelled.add(task)
+
+
+class BoundedProtocol(H2Protocol):
+    """One accepted connection."""
+
+    handler: BoundedHandler
+    connection: BoundedConnection
+    peer: Peer
+
+    def __init__(self, server: BoundedServer, identify: Callable[[asyncio.BaseTransport], Peer | None]) -> None:
+        """``identify``: says who is there, once that can be known; None: it was refused."""
+        super().__init__(BoundedHandler(server.mapping, server.codec, None, server.dispatch), server.config, server.h2_config)
+        self.server = server
+        self._identify = identify
+        self.made_at = self.busy_at = time.monotonic()
+        self._cut = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As grpclib does it, with bounded settings."""
+        stream = cast("asyncio.Transport", transport)
+        peer = self._identify(transport)
+        why = self.server.admit(peer) if peer is not None else ""
+        if peer is None or why:
+            if peer is not None:
+                self.server.refused(peer, why)
+            self._cut = True
+            stream.abort()
+            return
+        self.peer = peer
+        stream.set_write_buffer_limits(high=_SENT_AT_ONCE)
+        http = BoundedH2(self.h2_config, self.server.limits)
+        http.initiate_connection()
+        http.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
+        self.connection = BoundedConnection(http, stream, config=self.config, owner=self)
+        self.connection.flush()
+        self.connection.initialize()
+        self.processor = BoundedProcessor(self.handler, self.connection)
+        self.server.protocols.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds h2, and ends a connection that breaks the protocol."""
+        if self._cut:
+            return
+        try:
+            events = self.connection.feed(data)
+        except ProtocolError as error:
+            with contextlib.suppress(Exception):
+                self.connection.flush()  # GOAWAY with the reason
+            self.server.refused(self.peer, f"it breaks HTTP/2: {error}")
+            self.processor.close("Protocol error")
+            return
+        if self._cut:
+            return
+        self.connection.flush()
+        for event in events:
+            self.processor.process(event)
+        if not self.connection.is_closing():
+            self.connection.flush()
+
+    def cut(self, why: str) -> None:
+        """Ends the connection at once."""
+        if not self._cut:
+            self._cut = True
+            self.server.refused(self.peer, why)
+            transport = getattr(self.connection, "_transport", None)
+            if transport is not None:
+                transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Ends its calls."""
+        if self not in self.server.protocols:  # it was not let in
+            return
+        self.server.protocols.discard(self)
+        self.server.lost(self)
+        super().connection_lost(exc)
+        if not self.connection.registered:
+            self.server.account(self.connection, -self.connection.held)
+        self.connection.registered = True  # what is let go from now on is not counted twice
+
+    def check(self, now: float) -> None:
+        """Ends a connection for what it does not do."""
+        limits = self.server.limits
+        streams = list(self.processor.streams.values())
+        if streams:
+            self.busy_at = now
+        elif not self.connection.calls and now - self.made_at > limits.register:
+            self.cut(f"it made no call within {limits.register:g} s")
+        elif now - self.busy_at > limits.idle:
+            self.connection.close()
+        for stream in streams:
+            bounded = cast("BoundedStream", stream)
+            if bounded.waits and now - bounded.taken_at > limits.stalled:
+                self.cut(f"it took nothing for {limits.stalled:g} s")
+            buffer = bounded.messages()
+            if not buffer.starves:
+                bounded.begun_at = None
+            elif bounded.begun_at is None:
+                bounded.begun_at = now
+            elif now - bounded.begun_at > limits.message_time:
+                buffer.fail(
+                    GRPCError(Status.DEADLINE_EXCEEDED, f"a message did not come to its end within {limits.message_time:g} s")
+                )

@@ -1,0 +1,46 @@
+"""What peers of the gRPC server may use at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from supervm_rt.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLimits:
+    """Bounds for all peers. Sizes are bytes, times are seconds."""
+
+    message: int = 64 << 20
+    """One message of a BlockExchange. A length above it is refused before the message is there."""
+    request: int = 4 << 20
+    """One message of any other call: a manifest, a transaction."""
+    connections: int = 4_096
+    connections_per_peer: int = 2_048
+    """Of one user on a Unix socket, or of one certificate over TCP."""
+    streams: int = 64
+    """Calls under way on one connection."""
+    registrations_per_peer: int = 2_048
+    register: float = 20.0
+    """For a TLS handshake, and for a connection to make its first call."""
+    idle: float = 900.0
+    """After which a connection without a call is closed."""
+    stalled: float = 300.0
+    """After which a peer that takes nothing of what it asked for is given up."""
+    message_time: float = 120.0
+    """From the first byte of a message to its last."""
+    keepalive: float = 30.0
+    """Between two pings; a peer that does not answer within 20 s more is gone."""
+    unregistered_bytes: int = 64 << 20
+    """Held at any time for all connections that have not registered a plugin."""
+    control_rate: float = 500.0
+    """HTTP/2 frames that carry no data, resets among them, a second and connection; twenty times as many at once."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a bound that is none."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, bool) or not 0 < value < float("inf"):
+                raise ConfigurationError(f"the remote limit {each.name} is {value!r}", remedy="give a number above 0")
+        if self.message >= 1 << 32 or self.request >= 1 << 32:
+            raise ConfigurationError("a gRPC message has less than 4 GiB", remedy="set smaller remote limits")

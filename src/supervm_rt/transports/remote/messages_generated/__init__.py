@@ -1,0 +1,1 @@
+"""Made from proto/ by `make proto`. Not to be edited."""

@@ -1,0 +1,169 @@
+"""OCI layouts are unpacked as they say, verified and bounded, and nothing of them ever lands outside."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from supervm_rt.errors import LoadError
+from supervm_rt.transports.remote.images import Image, Layout, split_reference
+from tests.remote.images import Entry, entry, layer, layout
+
+
+def unpack(folder: Path, tag: str | None = None, most_bytes: int = 1 << 20) -> Image:
+    target = folder.parent / f"unpacked-{len(list(folder.parent.glob('unpacked-*')))}"
+    target.mkdir()
+    return Layout(folder, tag).unpack(target, most_bytes=most_bytes)
+
+
+def files(image: Image) -> dict[str, str]:
+    found = {}
+    for path in sorted(image.root.rglob("*")):
+        name = str(path.relative_to(image.root))
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_file():
+            found[name] = path.read_text()
+        else:
+            found[name] = "/"
+    return found
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("nested", [True, False])
+def test_layers_lie_upon_one_another(tmp_path: Path, zipped: bool, nested: bool) -> None:
+    first = layer(
+        entry("bin", kind=tarfile.DIRTYPE, mode=0o755),
+        entry("bin/plugin", b"old", mode=0o4755),
+        entry("etc/gone", b"x"),
+        entry("etc/kept", b"kept"),
+        entry("opaque/before", b"x"),
+        entry("lib", kind=tarfile.SYMTYPE, link="usr/lib"),
+        entry("usr/lib/a.so", b"a"),
+        entry("same", kind=tarfile.LNKTYPE, link="etc/kept"),
+    )
+    second = layer(
+        entry("bin/plugin", b"new", mode=0o755),
+        entry("etc/.wh.gone", b""),
+        entry("opaque/after", b"after"),
+        entry("opaque/.wh..wh..opq", b""),
+        entry("lib/b.so", b"b"),
+        entry("./dotted//name", b"d"),
+    )
+    config = {"Entrypoint": ["/bin/plugin"], "Cmd": ["--fast"], "Env": ["A=1", "B=x=y", "broken"], "WorkingDir": "work"}
+    image = unpack(layout(tmp_path / "image", [first, second], zipped=zipped, nested=nested, config=config))
+    assert files(image) == {
+        "bin": "/",
+        "bin/plugin": "new",
+        "dotted": "/",
+        "dotted/name": "d",
+        "etc": "/",
+        "etc/kept": "kept",
+        "lib": "-> usr/lib",
+        "opaque": "/",
+        "opaque/after": "after",
+        "same": "kept",
+        "usr": "/",
+        "usr/lib": "/",
+        "usr/lib/a.so": "a",
+        "usr/lib/b.so": "b",
+    }
+    assert (image.command, image.environment, image.folder) == (("/bin/plugin", "--fast"), (("A", "1"), ("B", "x=y")), "/work")
+    assert stat.S_IMODE((image.root / "bin/plugin").stat().st_mode) == 0o555
+    assert not (image.root.parent / "contents").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ([entry("../out", b"x")], "leads out of the image"),
+        ([entry("a/../../out", b"x")], "leads out of the image"),
+        ([entry("dev/null", kind=tarfile.CHRTYPE)], "neither file, folder nor link"),
+        ([entry("pipe", kind=tarfile.FIFOTYPE)], "neither file, folder nor link"),
+        ([entry("a", kind=tarfile.LNKTYPE, link="/etc/passwd")], "a link to what is no file"),
+        ([entry("a", kind=tarfile.LNKTYPE, link="../../etc/passwd")], "leads out of the image"),
+        ([entry("a", b"x"), entry("a/b", b"x")], "is not a folder"),
+        (
+            [entry("a", kind=tarfile.SYMTYPE, link="b"), entry("b", kind=tarfile.SYMTYPE, link="a"), entry("a/c", b"x")],
+            "links lead in a circle",
+        ),
+        ([entry("n" * 300, b"x")], "leads out of the image"),
+    ],
+)
+def test_what_no_image_may_hold(tmp_path: Path, members: list[Entry], said: str) -> None:
+    with pytest.raises(LoadError, match=said):
+        unpack(layout(tmp_path / "image", [layer(*members)]))
+
+
+@pytest.mark.parametrize("link", ["/etc", "../../../../../../etc", "/", "..", "../.."])
+def test_a_link_leads_nowhere_outside_while_it_is_unpacked(tmp_path: Path, link: str) -> None:
+    """The file lands where the link leads inside of the image, whatever it leads to outside."""
+    hostile = layer(entry("way", kind=tarfile.SYMTYPE, link=link), entry("way/supervm-test-file", b"x"))
+    image = unpack(layout(tmp_path / "image", [hostile]))
+    found = [path for path in image.root.rglob("supervm-test-file") if not path.is_symlink()]
+    assert len(found) == 1
+    assert not Path("/etc/supervm-test-file").exists()
+    assert not Path("/supervm-test-file").exists()
+
+
+def test_an_absolute_name_is_one_inside(tmp_path: Path) -> None:
+    image = unpack(layout(tmp_path / "image", [layer(entry("/etc/name", b"x"))]))
+    assert files(image) == {"etc": "/", "etc/name": "x"}
+
+
+def test_a_changed_blob_is_refused(tmp_path: Path) -> None:
+    folder = layout(tmp_path / "image", [layer(entry("a", b"x"))], zipped=False)
+    largest = max((folder / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[-1] ^= 1
+    largest.write_bytes(data)
+    with pytest.raises(LoadError, match="has another digest"):
+        unpack(folder)
+
+
+@pytest.mark.parametrize("place", ["oci-layout", "index.json"])
+def test_a_layout_that_is_not_whole(tmp_path: Path, place: str) -> None:
+    folder = layout(tmp_path / "image", [layer(entry("a", b"x"))])
+    (folder / place).unlink()
+    with pytest.raises(LoadError, match=f"{place} cannot be read"):
+        unpack(folder)
+    (folder / place).write_text("[")
+    with pytest.raises(LoadError, match=f"{place} is not JSON"):
+        unpack(folder)
+    os.mkfifo(folder / "fifo")
+    (folder / place).unlink()
+    (folder / "fifo").rename(folder / place)
+    with pytest.raises(LoadError, match=f"{place} is not a file"):
+        unpack(folder)
+
+
+def test_a_digest_names_no_path(tmp_path: Path) -> None:
+    folder = layout(tmp_path / "image", [layer(entry("a", b"x"))])
+    index = folder / "index.json"
+    index.write_text(index.read_text().replace("sha256:", "sha256:../"))
+    with pytest.raises(LoadError, match="is no SHA-256 digest"):
+        unpack(folder)
+
+
+def test_what_unpacks_to_more_than_it_may(tmp_path: Path) -> None:
+    bomb = layout(tmp_path / "image", [layer(entry("zeros", bytes(4 << 20)))])
+    assert sum(path.stat().st_size for path in (bomb / "blobs/sha256").iterdir()) < 1 << 16
+    with pytest.raises(LoadError, match="larger than it may be"):
+        unpack(bomb, most_bytes=1 << 20)
+    assert unpack(bomb, most_bytes=5 << 20).command
+
+
+def test_tags_choose(tmp_path: Path) -> None:
+    folder = layout(tmp_path / "image", [layer(entry("one", b"x"))], tag="1.0")
+    layout(folder, [layer(entry("two", b"x"))], tag="2.0")
+    assert files(unpack(folder, "2.0")) == {"two": "x"}
+    with pytest.raises(LoadError, match="holds 2 such images"):
+        unpack(folder)
+    with pytest.raises(LoadError, match="holds 0 such images"):
+        unpack(folder, "3.0")
+    assert split_reference("../images/node:2.0") == ("../images/node", "2.0")
+    assert split_reference("../images/node") == ("../images/node", None)

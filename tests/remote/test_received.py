@@ -1,0 +1,48 @@
+"""What a plugin says beside its blocks: any bytes are read as Google's protobuf reads them, or refused by name."""
+
+from __future__ import annotations
+
+import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from supervm_rt.transports.remote.received import hear
+from tests.remote.messages import field, varint
+
+FIXED_64, FIXED_32 = 1, 5
+LOG, METRIC, BEAT, SUBMIT, SHUTDOWN = 24, 25, 26, 27, 29
+
+
+def fixed(number: int, kind: int) -> bytes:
+    return varint(number << 3 | kind) + bytes(8 if kind == FIXED_64 else 4)
+
+
+@pytest.mark.parametrize(
+    ("body", "content"),
+    [
+        (LOG, field(1, b"abc")),
+        (LOG, field(1, b"\xff")),
+        (LOG, field(2, 5)),
+        (LOG, fixed(2, FIXED_64)),
+        (METRIC, field(1, 5)),
+        (METRIC, field(2, 5)),
+        (METRIC, field(2, b"abc")),
+        (METRIC, fixed(2, FIXED_32)),
+        (SUBMIT, field(1, 5)),
+        (SUBMIT, field(2, 5)),
+        (SUBMIT, fixed(3, FIXED_32)),
+        (SHUTDOWN, field(1, b"abc")),
+        (SHUTDOWN, fixed(1, FIXED_64)),
+    ],
+)
+def test_a_field_of_another_type_is_refused(body: int, content: bytes) -> None:
+    with pytest.raises(GRPCError) as refused:
+        hear(field(body, content), b"dev", 1)
+    assert refused.value.status is Status.INVALID_ARGUMENT
+    assert refused.value.message
+
+
+@pytest.mark.parametrize("body", [LOG, METRIC, BEAT, SUBMIT, SHUTDOWN])
+@pytest.mark.parametrize("content", [field(900, 1), field(900, b"\xff"), fixed(900, FIXED_32), fixed(900, FIXED_64)])
+def test_unknown_fields_are_skipped(body: int, content: bytes) -> None:
+    assert hear(field(body, content), b"dev", 1) == hear(field(body, b""), b"dev", 1)

@@ -1,0 +1,371 @@
+"""Registration, the session that it gives, and the life that follows (clauses L1, L2, L5, R1, R3, R4)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+
+from supervm_rt import Deadlines, EventKind, PluginConfig, PluginState, PolicyLevel, RestartPolicy, sdk
+from supervm_rt.transports.remote.limits import RemoteLimits
+from tests.remote.messages import block, field, fields, register, registered
+from tests.remote.support import RawPeer, Served, framed, peer, serving
+
+NAME = "org.example.plugin"
+
+
+def manifest_folder(folder: Path, **changes: str) -> Path:
+    """What an operator has of a plugin that dials in."""
+    folder.mkdir()
+    said = {
+        "id": NAME,
+        "name": "Example",
+        "version": '"1.0.0"',
+        "chain": "dev",
+        "capabilities": "[block_stream]",
+        "runMode": "grpc",
+    } | changes
+    (folder / "plugin.yaml").write_text("".join(f"{key}: {value}\n" for key, value in said.items()))
+    return folder
+
+
+async def settled(node: Served, state: PluginState, plugin: str = NAME) -> None:
+    with trio.fail_after(20):
+        while plugin not in node.runtime.plugins or node.runtime.plugins[plugin].state is not state:
+            await trio.sleep(0.002)
+
+
+async def height(node: Served, wanted: int) -> None:
+    with trio.fail_after(20):
+        while (tip := node.runtime.chains["dev"].tip) is None or tip.height != wanted:
+            await trio.sleep(0.002)
+
+
+def token_of(response: bytes) -> tuple[tuple[str, str], ...]:
+    (token,) = fields(response)[4]
+    assert isinstance(token, bytes)
+    return (("supervm-session", token.decode()),)
+
+
+# ---- registration ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_says_all_that_a_plugin_needs(tmp_path: Path) -> None:
+    folder = manifest_folder(tmp_path / "plugin", heartbeat="7s", resources="{cpu: 500m, memory: 64MiB}")
+    plugin = PluginConfig(path=folder, name="mine", settings={"depth": 3})
+
+    async def main() -> None:
+        limits = RemoteLimits(message=1 << 20)
+        async with serving(tmp_path, plugin, limits=limits, ring_bytes=1 << 18) as node, peer(node.path) as raw:
+            said = fields((await raw.call("Register", register(NAME) + field(6, 1))).messages[0])
+            assert said[1] == [b"mine"]
+            assert said[2] == [1]
+            assert said[5] == [1]
+            (configuration,) = said[6]
+            assert isinstance(configuration, bytes)
+            assert json.loads(configuration) == {"depth": 3}
+            assert 7 not in said
+            assert said[8] == [1 << 18]
+            assert said[9] == [7_000]
+            assert said[10] == [b"block_stream"]
+            (resources,) = said[11]
+            assert isinstance(resources, bytes)
+            assert fields(resources) == {1: [500], 2: [64 << 20]}
+            assert said[12] == [1 << 20]
+            assert said[13] == [1]
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (register(NAME, version="2.0.0"), "version"),
+        (register(NAME, chain="bitcoin"), "chain"),
+        (register(NAME, capabilities=("block_stream", "submit_tx")), "capabilities"),
+        (register("org.example.stranger", chain="nowhere"), "nowhere"),
+        (register("", chain="dev"), "name is ''"),
+        (register("org.example.stranger", capabilities=("fly",)), "fly"),
+        (register(NAME) + field(5, "[]"), "manifest_json"),
+        (register(NAME) + field(5, '{"id": "org.example.other"}'), "manifest_json"),
+    ],
+)
+def test_who_is_not_let_in_is_told_why(tmp_path: Path, request_: bytes, said: str) -> None:
+    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin"))
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node, peer(node.path) as raw:
+            answer = await raw.call("Register", request_)
+            assert answer.status == 0
+            assert not registered(answer.messages[0])
+            (why,) = fields(answer.messages[0])[3]
+            assert isinstance(why, bytes)
+            assert said in why.decode()
+            await node.seen.until(EventKind.REMOTE_REFUSED, said)
+            assert set(node.runtime.plugins) == {NAME}
+            assert node.runtime.plugins[NAME].state is PluginState.LOADING
+            # The one that is meant still comes in.
+            assert registered((await raw.call("Register", register(NAME))).messages[0])
+
+    trio.run(main)
+
+
+def test_a_policy_that_wants_proof_lets_nobody_in(tmp_path: Path) -> None:
+    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin"))
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin, policy=PolicyLevel.STRICT) as node, peer(node.path) as raw:
+            for name in (NAME, "org.example.stranger"):
+                answer = await raw.call("Register", register(name))
+                assert not registered(answer.messages[0])
+                assert b"strict" in answer.messages[0]
+
+    trio.run(main)
+
+
+def test_a_manifest_comes_along(tmp_path: Path) -> None:
+    said = {
+        "id": "org.example.sent",
+        "name": "Sent",
+        "version": "1.2.3",
+        "chain": "dev",
+        "capabilities": ["block_stream"],
+        "runMode": "grpc",
+    }
+
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            request = register("Sent", version="1.2.3") + field(5, json.dumps(said))
+            assert registered((await raw.call("Register", request)).messages[0])
+            status = node.runtime.plugins["org.example.sent"]
+            assert (status.name, status.version, status.placement) == ("Sent", "1.2.3", "remote")
+
+    trio.run(main)
+
+
+# ---- the session -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_good_on_other_connections_of_the_same_peer(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as first, peer(node.path) as second:
+            response = (await first.call("Register", register(NAME) + field(6, 1))).messages[0]
+            exchange = await second.begin("BlockExchange", more=token_of(response))
+            await second.send(exchange, framed(block(1)))
+            await height(node, 1)
+            # The connection of Register may go: the exchange is elsewhere.
+            await first.stream.aclose()
+            await second.send(exchange, framed(block(2)))
+            await height(node, 2)
+            assert node.runtime.plugins[NAME].state is PluginState.RUNNING
+
+    trio.run(main)
+
+
+def test_a_token_ends_with_its_life(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            response = (await raw.call("Register", register(NAME))).messages[0]
+            exchange = await raw.begin("BlockExchange", more=token_of(response))
+            await raw.send(exchange, b"", end=True)
+            assert (await raw.finished(exchange)).status == 0
+            await settled(node, PluginState.UNLOADED)
+            assert (await raw.call("BlockExchange", b"", token_of(response))).status == 16
+            again = (await raw.call("Register", register(NAME))).messages[0]
+            assert token_of(again) != token_of(response)
+            assert fields(again)[5] == [2]
+
+    trio.run(main)
+
+
+def test_several_plugins_on_one_connection_say_which(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            tokens = [
+                token_of((await raw.call("Register", register(f"org.example.{name}"))).messages[0]) for name in ("one", "two")
+            ]
+            assert (await raw.call("Heartbeat", b"")).status == 9
+            for token in tokens:
+                beat = await raw.call("Heartbeat", b"", token)
+                assert fields(beat.messages[0]) == {1: [30_000]}
+
+    trio.run(main)
+
+
+def test_a_plugin_that_comes_again_takes_the_place_of_its_last_life(tmp_path: Path) -> None:
+    """The host may not know yet that the connection of the last one is dead."""
+    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin"), restart=RestartPolicy.ON_FAILURE)
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node, peer(node.path) as first, peer(node.path) as second:
+            assert registered((await first.call("Register", register(NAME))).messages[0])
+            exchange = await first.begin("BlockExchange")
+            await first.send(exchange, framed(block(1) + field(10, b"one")))
+            await height(node, 1)
+            answer = fields((await second.call("Register", register(NAME))).messages[0])
+            assert (answer[2], answer[5], answer[7]) == ([1], [2], [b"one"])
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert failed.data["cause"] == "superseded"
+
+    trio.run(main)
+
+
+def test_transactions_have_no_route(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            transaction = field(1, "dev") + field(2, b"tx")
+            free = fields((await raw.call("SubmitTx", transaction)).messages[0])
+            assert 1 not in free
+            assert free[3] == [b"no route: this node has no way for transactions of this chain"]
+            assert registered((await raw.call("Register", register(NAME))).messages[0])
+            assert (await raw.call("SubmitTx", transaction)).status == 7
+            both = register("org.example.wallet", capabilities=("submit_tx",)) + field(6, 1)
+            token = token_of((await raw.call("Register", both)).messages[0])
+            assert (await raw.call("SubmitTx", transaction, token)).status == 0
+            exchange = await raw.begin("BlockExchange", more=token)
+            await raw.send(exchange, framed(field(27, transaction + field(3, 5))))
+            (said,) = (await raw.said(exchange)).messages
+            (result,) = fields(said)[28]
+            assert isinstance(result, bytes)
+            assert fields(result)[4] == [5]
+
+    trio.run(main)
+
+
+# ---- its life --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_that_opens_no_exchange(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, deadlines=Deadlines(start=0.3)) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register(NAME))).messages[0])
+            await node.seen.until(EventKind.PLUGIN_FAILED, "opened no BlockExchange")
+
+    trio.run(main)
+
+
+def test_a_plugin_whose_connection_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node:
+            async with peer(node.path) as raw:
+                assert registered((await raw.call("Register", register(NAME))).messages[0])
+                await raw.begin("BlockExchange")
+                await settled(node, PluginState.RUNNING)
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert failed.data["cause"] == "disconnect"
+            await settled(node, PluginState.UNLOADED)
+
+    trio.run(main)
+
+
+def test_a_silent_plugin_is_ended(tmp_path: Path) -> None:
+    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin", heartbeat="300ms", restart="never"))
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register(NAME))).messages[0])
+            await raw.begin("BlockExchange")
+            await node.seen.until(EventKind.PLUGIN_SILENT)
+            await settled(node, PluginState.UNLOADED)
+
+    trio.run(main)
+
+
+def test_a_beating_plugin_lives_on(tmp_path: Path) -> None:
+    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin", heartbeat="1s", restart="never"))
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            async with sdk.connect(f"unix:{node.path}", name=NAME, version="1.0.0", chain="dev"):
+                await trio.sleep(2.5)
+                assert node.runtime.plugins[NAME].state is PluginState.RUNNING
+            assert not node.seen.of(EventKind.PLUGIN_SILENT)
+
+    trio.run(main)
+
+
+def test_stop_is_told_and_waited_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register(NAME) + field(6, 1))).messages[0])
+            exchange = await raw.begin("BlockExchange")
+            await settled(node, PluginState.RUNNING)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.runtime.stop, NAME)
+                (said,) = (await raw.said(exchange)).messages
+                assert 32 in fields(said)
+                # What it still has to say counts.
+                await raw.send(exchange, framed(block(1)), end=True)
+                assert (await raw.finished(exchange)).status == 0
+            assert node.runtime.plugins[NAME].failure is None
+            await height(node, 1)
+
+    trio.run(main)
+
+
+def test_a_plugin_can_ask_to_be_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node:
+            for reason in (0, 7):
+                async with sdk.connect(f"unix:{node.path}", name=NAME, version="1.0.0", chain="dev") as host:
+                    host.request_shutdown(reason)
+                    with trio.fail_after(20):
+                        await host.wait_stopped()
+                await settled(node, PluginState.UNLOADED)
+                assert ("reason 7" in str(node.runtime.plugins[NAME].failure)) == (reason == 7)
+
+    trio.run(main)
+
+
+def test_a_wrong_message_ends_the_life_and_what_came_before_counts(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register(NAME))).messages[0])
+            exchange = await raw.begin("BlockExchange")
+            await raw.send(exchange, framed(block(1)) + framed(b"\xff"))
+            answer = await raw.finished(exchange)
+            assert answer.status == 3
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert failed.data["cause"] == "protocol"
+            await height(node, 1)
+
+    trio.run(main)
+
+
+def test_logs_and_metrics_arrive(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with (
+            serving(tmp_path) as node,
+            sdk.connect(f"unix:{node.path}", name=NAME, version="1.0.0", chain="dev") as host,
+        ):
+            host.log(3, "a line\nwith a break")
+            host.metric("peers", 8.5)
+            line = await node.seen.until(EventKind.PLUGIN_LOG)
+            assert (line.message, int(line.severity)) == ("a line\\nwith a break", 3)
+            metric = await node.seen.until(EventKind.PLUGIN_METRIC)
+            assert metric.data == {"name": "peers", "value": 8.5}
+
+    trio.run(main)
+
+
+def test_the_end_of_the_node_ends_all(tmp_path: Path) -> None:
+    """With a plugin in each state: registering, without an exchange, running."""
+
+    async def main() -> None:
+        peers: list[RawPeer] = []
+        async with serving(tmp_path, deadlines=Deadlines(stop=0.3)) as node:
+            peers += [RawPeer(await trio.open_unix_socket(str(node.path))) for _ in range(3)]
+            one, two, three = peers
+            assert registered((await two.call("Register", register("org.example.two") + field(6, 1))).messages[0])
+            assert registered((await three.call("Register", register("org.example.three"))).messages[0])
+            await two.begin("BlockExchange")
+            await one.begin("Register")
+            await settled(node, PluginState.RUNNING, "org.example.two")
+        assert all(status.finished for status in node.runtime.plugins.values())
+        for each in peers:
+            await each.until_closed()
+            await each.stream.aclose()
+
+    trio.run(main)

@@ -1,0 +1,200 @@
+"""Subscribers over gRPC get what the feed has, from where they ask (clauses R2, L3, X2)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from supervm_rt import sdk
+from tests.remote.messages import field, fields, register, registered
+from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving
+
+NEW, UNDO, FINAL = 0, 1, 2
+ALL = b"".join(field(7, step) for step in (NEW, UNDO, FINAL))
+ONCE = field(10, 1)
+
+
+def block_id(name: str) -> bytes:
+    return name.encode().ljust(32, b".")
+
+
+async def publish(host: sdk.Plugin, *names: str) -> None:
+    """Blocks named by their way from the root: "", "a", "ab" is a child of "a"."""
+    for name in names:
+        await host.publish(
+            name.encode(),
+            height=len(name) + 1,
+            hash=block_id(name),
+            parent=block_id(name[:-1] if name else "root"),
+            position=name.encode() or b"-",
+        )
+
+
+@asynccontextmanager
+async def told(folder: Path, *names: str) -> AsyncGenerator[tuple[Served, sdk.Plugin, RawPeer], None]:
+    async with serving(folder) as node:
+        connect = sdk.connect(f"unix:{node.path}", name="org.example.source", version="1.0.0", chain="dev")
+        async with connect as host, peer(node.path) as raw:
+            await publish(host, *names)
+            if names:
+                with trio.fail_after(20):
+                    await host.wait_durable(names[-1].encode() or b"-")
+            yield node, host, raw
+
+
+def events(answer: Answer) -> list[tuple[int, int, str]]:
+    """(step, height, name) of each."""
+    out = []
+    for message in answer.messages:
+        batch = fields(message).get(23)
+        for each in fields(batch[0])[1] if batch and isinstance(batch[0], bytes) else [message]:
+            assert isinstance(each, bytes)
+            said = fields(each)
+            (hash_,) = said[6]
+            assert isinstance(hash_, bytes)
+            out.append((int(said.get(8, [0])[0]), int(said.get(2, [0])[0]), hash_.rstrip(b".").decode()))
+    return out
+
+
+def test_a_v0_client_gets_all_chains_from_a_time_on(tmp_path: Path) -> None:
+    """It sends a Timestamp, knows no cursor and understands new blocks alone."""
+
+    async def main() -> None:
+        async with told(tmp_path, "", "a", "ab", "ac", "acd") as (_, host, raw):
+            stream = await raw.begin("StreamBlocks")
+            await raw.send(stream, framed(b""), end=True)
+            answer = await raw.said(stream, 5)
+            assert events(answer) == [(NEW, 1, ""), (NEW, 2, "a"), (NEW, 3, "ab"), (NEW, 3, "ac"), (NEW, 4, "acd")]
+            first = fields(answer.messages[1])
+            assert (first[1], first[3]) == ([b"dev"], [b"a"])
+            await publish(host, "acde")
+            assert events(await raw.said(stream, 6))[-1] == (NEW, 5, "acde")
+            later = await raw.begin("StreamBlocks")
+            await raw.send(later, framed(field(1, 4_000_000_000) + field(10, 1)), end=True)
+            assert events(await raw.finished(later)) == []
+
+    trio.run(main)
+
+
+def test_a_cursor_goes_on_behind_its_event_also_over_a_reorg(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with told(tmp_path, "", "a", "ab") as (_, host, raw):
+            answer = await raw.call("StreamBlocks", ALL + ONCE)
+            assert answer.status == 0
+            assert [name for _, _, name in events(answer)] == ["", "a", "ab"]
+            (cursor,) = fields(answer.messages[-1])[9]
+            await publish(host, "c", "cd")
+            with trio.fail_after(20):
+                await host.wait_durable(b"cd")
+            assert isinstance(cursor, bytes)
+            rest = await raw.call("StreamBlocks", ALL + ONCE + field(4, cursor))
+            assert events(rest) == [(UNDO, 3, "ab"), (UNDO, 2, "a"), (NEW, 2, "c"), (NEW, 3, "cd")]
+            forged = await raw.call("StreamBlocks", ONCE + field(4, cursor[:-2] + b"xx"))
+            assert forged.status == 11
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (field(8, 3), ["ab", "abc"]),
+        (field(3, "dev") + field(8, 4), ["abc"]),
+        (field(9, 1), []),
+        (field(7, UNDO), []),
+        (field(11, 100), ["", "a", "ab", "abc"]),
+    ],
+)
+def test_where_a_stream_begins(tmp_path: Path, request_: bytes, expected: list[str]) -> None:
+    async def main() -> None:
+        async with told(tmp_path, "", "a", "ab", "abc") as (_, _host, raw):
+            answer = await raw.call("StreamBlocks", request_ + ONCE)
+            assert answer.status == 0, answer
+            assert [name for _, _, name in events(answer)] == expected
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [(field(3, "nowhere"), 5), (field(11, 10_000), 3), (field(7, 9), 3), (field(2, 2_000_000_000), 3), (field(6, 2), 12)],
+)
+def test_what_cannot_be_asked_for(tmp_path: Path, request_: bytes, status: int) -> None:
+    async def main() -> None:
+        async with told(tmp_path, "") as (_, _host, raw):
+            answer = await raw.call("StreamBlocks", request_ + ONCE)
+            assert answer.status == status, answer
+            assert answer.message
+
+    trio.run(main)
+
+
+def test_blocks_can_be_left_out_and_the_ir_asked_for(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with told(tmp_path, "", "a") as (_, _host, raw):
+            answer = await raw.call("StreamBlocks", ONCE + field(5, 1) + field(6, 1))
+            said = fields(answer.messages[1])
+            assert 3 not in said
+            (ir,) = said[4]
+            assert isinstance(ir, bytes)
+            assert json.loads(ir)["blockHash"] == block_id("a").hex()
+
+    trio.run(main)
+
+
+def test_a_reader_that_is_stuck_holds_nobody_up(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with told(tmp_path, "") as (node, host, raw):
+            stuck = await raw.begin("StreamBlocks")
+            await raw.send(stuck, framed(b""), end=True)
+            async with peer(node.path) as other:
+                reading = await other.begin("StreamBlocks")
+                await other.send(reading, framed(b""), end=True)
+                for step in range(200):
+                    await host.publish(
+                        bytes(100_000),
+                        height=step + 2,
+                        hash=step.to_bytes(32, "big"),
+                        parent=(step - 1).to_bytes(32, "big") if step else block_id(""),
+                    )
+                assert len((await other.said(reading, 201)).messages) == 201
+                assert not raw.answers[stuck].messages
+
+    trio.run(main)
+
+
+def test_the_standard_services(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register("org.example.one"))).messages[0])
+            for service, serves in (("", 1), ("supervm.plugin.PluginHost", 1)):
+                answer = await raw.call("/grpc.health.v1.Health/Check", HealthCheckRequest(service=service).SerializeToString())
+                assert HealthCheckResponse.FromString(answer.messages[0]).status == serves
+            assert (
+                await raw.call("/grpc.health.v1.Health/Check", HealthCheckRequest(service="x").SerializeToString())
+            ).status == 5
+            health = fields((await raw.call("Health", b"")).messages[0])
+            assert health[1] == [1]
+            for version in ("v1", "v1alpha"):
+                route = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+                asked = ServerReflectionRequest(list_services="").SerializeToString()
+                listed = ServerReflectionResponse.FromString((await raw.call(route, asked)).messages[0])
+                names = {each.name for each in listed.list_services_response.service}
+                assert names == {"supervm.plugin.PluginHost", "grpc.health.v1.Health"}
+                asked = ServerReflectionRequest(file_containing_symbol="supervm.plugin.PluginHost").SerializeToString()
+                found = ServerReflectionResponse.FromString((await raw.call(route, asked)).messages[0])
+                (data,) = found.file_descriptor_response.file_descriptor_proto
+                assert {method.name for method in FileDescriptorProto.FromString(data).service[0].method} >= {
+                    "Register",
+                    "Heartbeat",
+                }
+
+    trio.run(main)
