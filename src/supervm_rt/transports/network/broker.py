@@ -17,7 +17,7 @@ import trio
 from supervm_rt._abi import printable
 from supervm_rt.errors import HostError, LifecycleError
 from supervm_rt.model.network import Address
-from supervm_rt.transports.native.child.output import Allowance
+from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.network import wire
 from supervm_rt.transports.network.dialling import dial, listen_on
 from supervm_rt.transports.network.held import number_of, still_open
