@@ -84,7 +84,7 @@ class BoundedH2(H2Connection):
         self._burst = self._left = 20 * limits.control_rate
         self._at = time.monotonic()
 
-    def receive_data(self, data: bytes | memoryview) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview) -> list[Event]:  # type: ignore[override]
         """As h2 does it."""
         buffer = self.incoming_buffer
         buffer.add_data(data)
