@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from bench import remote_latency
 from bench.building import ROOT, TARGET
 from bench.measuring import Rate, Row, cpus, in_turns
 from bench.peers.http2 import Client
@@ -146,5 +147,6 @@ def rows(quick: bool) -> Iterator[Row]:
                     finally:
                         for server in servers.values():
                             server.close()
+        yield from remote_latency.rows(quick)
     finally:
         os.sched_setaffinity(0, set(cpus()))

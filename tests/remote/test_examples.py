@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -55,3 +56,9 @@ def test_they_are_as_short_as_is_said() -> None:
     for script in ("blockfiles.py", "ten_blocks.py"):
         lines = (EXAMPLES / script).read_text().split('"""', 2)[2].splitlines()
         assert sum(bool(line.strip()) for line in lines) < 40, script
+
+
+def test_the_kit_leaves_asyncio_as_it_is() -> None:
+    """trio-asyncio takes over how asyncio makes its loops: a plugin on asyncio must not import it."""
+    program = "import sys, supervm_rt.sdk; sys.exit('trio_asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

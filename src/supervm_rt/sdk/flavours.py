@@ -10,13 +10,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import trio
-import trio_asyncio
 
 from supervm_rt.sdk.connection import Connection, Description, Disconnected, Stopped, open_connection
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 """Seconds between two tries to reach a host; doubled for each further one, with jitter."""
+
+
+async def _from_trio(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Runs a function of asyncio's. The library is imported where it is used: it takes over how asyncio makes its loops."""
+    import trio_asyncio
+
+    await trio_asyncio.aio_as_trio(function)(*arguments)
 
 
 class Plugin:
@@ -36,17 +42,17 @@ class Plugin:
         """As ``Connection.publish``."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while not self._connection.offer(raw, **more):
-            await trio_asyncio.aio_as_trio(self._connection.wait_room)()
+            await _from_trio(self._connection.wait_room)
         if self._connection.crowded:
             await trio.lowlevel.cancel_shielded_checkpoint()  # let it be sent
 
     async def wait_durable(self, position: bytes) -> None:
         """As ``Connection.wait_durable``."""
-        await trio_asyncio.aio_as_trio(self._connection.wait_durable)(position)
+        await _from_trio(self._connection.wait_durable, position)
 
     async def wait_stopped(self) -> None:
         """As ``Connection.wait_stopped``."""
-        await trio_asyncio.aio_as_trio(self._connection.wait_stopped)()
+        await _from_trio(self._connection.wait_stopped)
 
 
 @asynccontextmanager
@@ -64,6 +70,8 @@ async def connect(
 
     Raises Refused, Disconnected, ConfigurationError.
     """
+    import trio_asyncio
+
     description = Description(name, version, chain, tuple(capabilities), manifest)
     failed: BaseException | None = None
     async with trio_asyncio.open_loop():

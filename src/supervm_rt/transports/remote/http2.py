@@ -47,6 +47,7 @@ _HEADER_LIST_BYTES = 16 << 10
 _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
 _SENT_AT_ONCE = 256 << 10
+_RECEIVED_AT_ONCE = 256 << 10
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
 _SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
@@ -83,7 +84,7 @@ class BoundedH2(H2Connection):
         self._burst = self._left = 20 * limits.control_rate
         self._at = time.monotonic()
 
-    def receive_data(self, data: bytes) -> list[Event]:  # type: ignore[override]
+    def receive_data(self, data: bytes | memoryview) -> list[Event]:  # type: ignore[override]
         """As h2 does it."""
         buffer = self.incoming_buffer
         buffer.add_data(data)
@@ -195,6 +196,7 @@ class BoundedServer:
         self.refused = refused
         self.lost = lost
         self.protocols: set[BoundedProtocol] = set()
+        self.received = memoryview(bytearray(_RECEIVED_AT_ONCE))
         self._large = large
         self._unregistered = 0
         self.config = Configuration(
@@ -471,7 +473,7 @@ class BoundedHandler(Handler):
             self._cancelled.add(task)
 
 
-class BoundedProtocol(H2Protocol):
+class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
     """One accepted connection."""
 
     handler: BoundedHandler
@@ -508,12 +510,20 @@ class BoundedProtocol(H2Protocol):
         self.processor = BoundedProcessor(self.handler, self.connection)
         self.server.protocols.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: one place for all connections, since they are taken out of it at once."""
+        return self.server.received
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes are there."""
+        self.data_received(self.server.received[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
         """Feeds h2, and ends a connection that breaks the protocol."""
         if self._cut:
             return
         try:
-            events = self.connection.feed(data)
+            events = self.connection.feed(cast("bytes", data))
         except ProtocolError as error:
             with contextlib.suppress(Exception):
                 self.connection.flush()  # GOAWAY with the reason
