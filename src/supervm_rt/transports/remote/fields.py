@@ -19,6 +19,9 @@ from betterproto2 import (
 )
 
 DEEPEST = 32
+MOST_FIELDS = 4_096
+"""Fields of one message and the messages in it, and items of a packed field. Each is read by Python while the whole node waits,
+and betterproto2 copies all unknown fields for each further one."""
 _LONGEST_NUMBER = 10
 _FIXED = {WIRE_FIXED_64: 8, WIRE_FIXED_32: 4}
 
@@ -53,12 +56,13 @@ def shape(message: type[betterproto2.Message]) -> Shape:
     return found
 
 
-def check(data: bytes | memoryview, message: type[betterproto2.Message], depth: int = 0) -> None:
-    """Walks over the fields, and those of the messages in them. Raises ValueError for what is no such message."""
+def check(data: bytes | memoryview, message: type[betterproto2.Message], depth: int = 0) -> int:
+    """Walks over the fields, and those of the messages in them; says how many. Raises ValueError for what is no such message."""
     if depth > DEEPEST:
         raise ValueError("messages are nested too deeply")
     view, known = memoryview(data), shape(message)
     place, end = 0, len(view)
+    count = 0
 
     def number() -> int:
         nonlocal place
@@ -88,11 +92,17 @@ def check(data: bytes | memoryview, message: type[betterproto2.Message], depth: 
             length = number()  # which moves the place
             begin = place
             place += length
+            if kinds is not None and len(kinds) > 1:
+                count += length  # a packed field has at most so many items
         elif kind in _FIXED:
             place += _FIXED[kind]
         else:
             raise ValueError("a field has no known type")
         if place > end:
             raise ValueError("it ends inside a field")
+        count += 1
         if inner is not None:
-            check(view[begin:place], inner, depth + 1)
+            count += check(view[begin:place], inner, depth + 1)
+        if count > MOST_FIELDS:
+            raise ValueError(f"it has more than {MOST_FIELDS} fields")
+    return count
