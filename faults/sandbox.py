@@ -69,11 +69,11 @@ FAULTS = (
         ("pytest", ATTACKS, "-k", "fails_inside and clear_nonblock"),
     ),
     Fault(
-        "unasked-answers-are-taken",
-        "what a child writes to its control channel unasked is ignored",
+        "a-broken-channel-is-named-a-crash",
+        "what a child answers unasked is not told from a crash",
         TRANSPORT,
-        '            self._doom("it wrote to its control channel unasked")\n        return True\n',
-        "            return False\n        return True\n",
+        '                    self._doom(f"it broke its control channel: {fault}")\n',
+        '                    self._doom(f"it broke its control channel: {fault}", cause="crash")\n',
         ("pytest", f"{AGAINST}::test_it_is_recognised_and_named[forge_answer]"),
     ),
     Fault(

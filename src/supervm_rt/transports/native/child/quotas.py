@@ -22,6 +22,7 @@ LOOK_SECONDS = 1.0
 CPU_SECONDS = 0.1
 """Between two looks at the processor time that only the host limits."""
 CPU_BURST = 1.0
+CPU_DEBT = 10.0
 """So many seconds of its share may be used at once, and so many be owed at most."""
 AGAIN_SECONDS = 600.0
 """What has run out is told again after so long."""
@@ -46,6 +47,8 @@ class Watch:
     pauses: bool
     """Nothing but the host limits the processor time: the process is stopped while it is above its share."""
     paused: bool = False
+    _was_paused: bool = False
+    """Since it was last looked at."""
     _pidfd: int = -1
     _looked: float = 0.0
     _told: dict[str, float] = field(default_factory=dict)
@@ -122,6 +125,9 @@ class Watch:
     # ---- processor time ------------------------------------------------------------------------------------------------------
 
     def _throttled(self) -> list[Exhausted]:
+        if self._was_paused:
+            self._was_paused = False
+            return [self._short_of_time("it was stopped until it had some again")]
         if self.group is None or self.resources.cpu is None:
             return []
         before, self._throttling = self._throttling, self.group.throttling()
@@ -140,8 +146,8 @@ class Watch:
         """A bucket that fills with the plugin's share and is emptied by what it uses; below nothing it is stopped."""
         share = self.resources.cpu or 0.0
         used = self._processor_time()
-        most = CPU_BURST * share
-        self._cpu_left = min(max(self._cpu_left + (now - self._cpu_looked) * share - (used - self._cpu_used), -most), most)
+        left = self._cpu_left + (now - self._cpu_looked) * share - (used - self._cpu_used)
+        self._cpu_left = min(max(left, -CPU_DEBT * share), CPU_BURST * share)
         self._cpu_looked, self._cpu_used = now, used
         if self.paused != (self._cpu_left < 0):
             self._pause(not self.paused)
@@ -150,6 +156,7 @@ class Watch:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP if stop else signal.SIGCONT)
             self.paused = stop
+            self._was_paused = self._was_paused or stop
 
     def let_go(self) -> None:
         """It may run on, to come to its end."""
