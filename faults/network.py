@@ -99,8 +99,8 @@ FAULTS = (
         "sandboxed-socket-can-be-connected-elsewhere",
         "the profile lets a plugin call connect",
         STRICT,
-        "shutdown\ngetsockname\n",
-        "shutdown\nconnect\ngetsockname\n",
+        "shutdown\ngetsockname\ngetpeername\ngetsockopt a1",
+        "shutdown\nconnect\ngetsockname\ngetpeername\ngetsockopt a1",
         ("pytest", "tests/network/test_escape.py::test_in_a_sandbox_it_cannot"),
     ),
     Fault(
