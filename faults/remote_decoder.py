@@ -45,7 +45,7 @@ FAULTS: tuple[Fault, ...] = (
         "view-outlives-its-bytes",
         "a frame that looks into the received bytes does not keep them",
         "src/supervm_rt/transports/remote/_frames.pyx",
-        "        frame.source = source",
+        "        Py_INCREF(source)\n        frame.source = <PyObject *>source",
         "        pass",
         (*TESTS, "-k", "references"),
     ),

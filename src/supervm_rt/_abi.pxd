@@ -1,6 +1,7 @@
 # What _abi.pyx uses of the C code in _native/, and what other extensions use of _abi.pyx.
 
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 
@@ -197,4 +198,4 @@ cdef extern from "thread_stack.h" nogil:
 @cython.final
 cdef class Frame:
     cdef frame_core core
-    cdef object source
+    cdef PyObject *source  # Owned; NULL where core.outside is no view. Not an object for Cython, which would cost every frame.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_XDECREF
 from libc.errno cimport EMFILE, ENOMEM, EUSERS, errno
 from libc.string cimport memcpy, memset
 
@@ -148,6 +149,7 @@ cdef class Frame:
 
     def __dealloc__(self):
         frame_drop(&self.core)
+        Py_XDECREF(self.source)
 
     @property
     def kind(self):

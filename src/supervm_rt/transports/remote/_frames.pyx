@@ -7,6 +7,8 @@ All state here is guarded by the GIL; the module declares itself incompatible wi
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -144,7 +146,8 @@ cdef Frame frame_of(const message *said, size_t kept, uint64_t generation, objec
     if not frame_from_message(&frame.core, said, kept, generation, &views):
         raise MemoryError
     if views:
-        frame.source = source
+        Py_INCREF(source)
+        frame.source = <PyObject *>source
     return frame
 
 
