@@ -9,6 +9,7 @@ from typing import Any
 
 from supervm_rt.cli.node import add_listen_option, chain_summary, exit_status, run_node
 from supervm_rt.cli.output import add_json_option, block_text, print_json
+from supervm_rt.errors import ConfigurationError
 from supervm_rt.runtime import RuntimeConfig
 from supervm_rt.runtime.status import describe
 from supervm_rt.trust.policy import PolicyLevel
@@ -31,6 +32,10 @@ def _run(options: argparse.Namespace) -> int:
         config = dataclasses.replace(config, policy=options.policy)
     if options.listen:
         config = dataclasses.replace(config, listen=(*config.listen, *options.listen))
+    if not config.plugins and not config.listen:
+        raise ConfigurationError(
+            f"{options.config}: no plugin could ever be in this node", remedy="write plugins or listen, or give --listen"
+        )
     result = run_node(config, until_idle=options.until_idle)
     if options.json:
         print_json(
