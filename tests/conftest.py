@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,8 +28,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", pyfuncitem.nodeid]
     environment = {**os.environ, OWN_PROCESS: "1"}
-    done = subprocess.run(
-        command, cwd=pyfuncitem.config.rootpath, env=environment, capture_output=True, text=True, check=False, timeout=110
-    )
+    # A folder of its own: pytest's common one is tidied by every process that ends, this one included.
+    with tempfile.TemporaryDirectory(prefix="supervm-test-", ignore_cleanup_errors=True) as folder:
+        command += ["--basetemp", str(Path(folder, "t"))]
+        done = subprocess.run(
+            command, cwd=pyfuncitem.config.rootpath, env=environment, capture_output=True, text=True, check=False, timeout=110
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return True

@@ -30,7 +30,7 @@ def test_it_may_listen_by_the_command_line_alone(tmp_path: Path) -> None:
         try:
             assert node.stderr is not None
             line = ""
-            while "listening" not in line:
+            while "gRPC on" not in line:
                 line = node.stderr.readline()
                 assert line, "the node ended"
             with subprocess.Popen([sys.executable, str(ROOT / "examples/remote/ten_blocks.py"), address]) as plugin:

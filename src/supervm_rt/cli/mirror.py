@@ -61,7 +61,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--placement",
         type=Placement,
-        choices=list(Placement),
+        choices=[Placement.IN_PROCESS, Placement.CHILD],
         help="where its code runs (default: in a sandbox where its manifest or the policy wants one)",
     )
     add_listen_option(parser)

@@ -64,6 +64,7 @@ class Runtime:
         self._closed = False
         self._remote: RemoteServer | None = None
         self._remote_turn = trio.Lock()
+        self._serving: trio.CancelScope | None = None
         self.failure: SuperVMError | None = None
         """Why the runtime ended, where it ended by itself."""
 
@@ -188,8 +189,18 @@ class Runtime:
                     ) from None
 
                 server = RemoteServer(self.config.listen, self.config.remote, RemoteDoor(self))
-                self._remote = await self._servers.start(server.run)
+                self._remote = await self._servers.start(self._serve, server)
         return self._remote
+
+    async def _serve(self, server: RemoteServer, *, task_status: trio.TaskStatus[RemoteServer]) -> None:
+        """Whatever cancels the runtime, remote plugins are told to stop over this first: it runs until ``end_serving``."""
+        with trio.CancelScope(shield=True) as self._serving:
+            await server.run(task_status=task_status)
+
+    def end_serving(self) -> None:
+        """Ends the gRPC server."""
+        if self._serving is not None:
+            self._serving.cancel()
 
     @property
     def listening(self) -> tuple[str, ...]:
@@ -260,23 +271,26 @@ async def open_runtime(
         feed = await trio.to_thread.run_sync(partial(Feed.at, store.path, told=True))
         # The server outlives the plugins, which it is needed to end.
         async with trio.open_nursery() as servers:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed.run)
-                runtime = Runtime(config, store, feed, sink, nursery=nursery, servers=servers)
-                try:
-                    nursery.start_soon(serve_status, runtime, store.path)
-                    if config.retention is not None:
-                        nursery.start_soon(keep_retention, runtime, store, config.retention)
-                    if config.listen:
-                        await runtime.remote()
-                    for plugin in config.plugins:
-                        await runtime.add(plugin)
-                    yield runtime
-                except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
-                    failed = error
-                runtime.close()
-                nursery.cancel_scope.cancel()
-            servers.cancel_scope.cancel()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(feed.run)
+                    runtime = Runtime(config, store, feed, sink, nursery=nursery, servers=servers)
+                    try:
+                        nursery.start_soon(serve_status, runtime, store.path)
+                        if config.retention is not None:
+                            nursery.start_soon(keep_retention, runtime, store, config.retention)
+                        if config.listen:
+                            await runtime.remote()
+                        for plugin in config.plugins:
+                            await runtime.add(plugin)
+                        yield runtime
+                    except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
+                        failed = error
+                    runtime.close()
+                    nursery.cancel_scope.cancel()
+            finally:
+                if runtime is not None:
+                    runtime.end_serving()
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(store.close)
