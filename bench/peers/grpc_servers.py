@@ -59,6 +59,8 @@ async def ours(path: Path, size: int, batch: int) -> None:
             return taken
 
     class Host:
+        ending = False
+
         async def admit(self, introduction: Any) -> str:
             return "bench"
 

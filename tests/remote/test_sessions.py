@@ -375,6 +375,21 @@ def test_the_end_of_the_node_ends_all(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_a_node_that_is_being_ended_refuses_nobody_for_good(tmp_path: Path) -> None:
+    async def main() -> None:
+        folder = manifest_folder(tmp_path / "plugin")
+        async with serving(tmp_path, PluginConfig(path=folder)) as node, peer(node.path) as raw:
+            node.runtime.close()
+            answer = await raw.call("Register", register("org.example.newcomer"))
+            assert (answer.status, answer.messages) == (14, [])
+            with pytest.raises(sdk.Disconnected, match="being ended"):
+                async with sdk.connect(f"unix:{node.path}", name="org.example.newcomer", version="1.0.0", chain="dev"):
+                    pass
+            assert node.seen.refusals() == []
+
+    trio.run(main)
+
+
 def test_connections_that_the_end_of_the_node_meets_on_their_way_in_are_closed(tmp_path: Path) -> None:
     """The collector would close them some day, and warn."""
 

@@ -127,6 +127,11 @@ class RemoteDoor:
         """Names of all mirrored chains."""
         return tuple(self._runtime.chains)
 
+    @property
+    def ending(self) -> bool:
+        """The node is being ended."""
+        return self._runtime.ending
+
     def health(self) -> tuple[bool, str]:
         """Whether the node serves, and a line about it."""
         if self._runtime.failure is not None:

@@ -105,6 +105,11 @@ class Runtime:
         """Takes no more plugins. For ``open_runtime``."""
         self._closed = True
 
+    @property
+    def ending(self) -> bool:
+        """It takes no more plugins, and stops those that it has."""
+        return self._closed
+
     async def _pipeline(self, config: PluginConfig, manifest: Manifest) -> ChainPipeline:
         name = config.chain or manifest.chain
         translator = translator_for(manifest.chain, config.settings)

@@ -93,6 +93,10 @@ class Host(Protocol):
     def chains(self) -> Sequence[str]:
         """Names of all mirrored chains."""
 
+    @property
+    def ending(self) -> bool:
+        """The node is being ended."""
+
     def health(self) -> tuple[bool, str]:
         """Whether the node serves, and a line about it."""
 

@@ -119,6 +119,8 @@ class PluginHostService:
         try:
             admission = await self._sessions.register(introduction, protocol)
         except SuperVMError as error:
+            if self._host.ending:  # no word against the plugin, which may come to the node's next life
+                raise GRPCError(Status.UNAVAILABLE, "the node is being ended; come again later") from None
             self._host.report(
                 EventKind.REMOTE_REFUSED,
                 f"{protocol.peer}: the registration of {request.name[:200]!a} was refused: {error}",
