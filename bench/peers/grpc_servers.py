@@ -73,6 +73,9 @@ async def ours(path: Path, size: int, batch: int) -> None:
         def ir_json(self, event: Any) -> str:
             return ""
 
+        async def network(self, chain: str) -> str:
+            return ""
+
         def chains(self) -> Sequence[str]:
             return ("dev",)
 

@@ -225,6 +225,12 @@ class Runtime:
         async with self._store_turn:
             return await trio.to_thread.run_sync(self._store.position, plugin, chain)
 
+    async def network(self, chain: str) -> str:
+        """The network of a chain that the store has, whether it is fed now or not. Raises StoreError."""
+        async with self._store_turn:
+            info = await trio.to_thread.run_sync(lambda: self._store.chain(chain).info())
+        return info.network
+
     def store_failed(self, error: StoreError) -> None:
         """Ends the runtime: nothing can be mirrored without its store."""
         if self.failure is None:
