@@ -59,6 +59,8 @@ async def ours(path: Path, size: int, batch: int) -> None:
             return taken
 
     class Host:
+        ending = False
+
         async def admit(self, introduction: Any) -> str:
             return "bench"
 
@@ -69,6 +71,9 @@ async def ours(path: Path, size: int, batch: int) -> None:
             return Subscription(int(more["start"]))
 
         def ir_json(self, event: Any) -> str:
+            return ""
+
+        async def network(self, chain: str) -> str:
             return ""
 
         def chains(self) -> Sequence[str]:

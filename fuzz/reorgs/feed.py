@@ -75,7 +75,7 @@ class OpaqueFeed:
         return [self._say(candidate, choices) for candidate in _disordered(candidates, order)]
 
     def _mint(self, choices: Choices, parent: Candidate | None = None, weight: int | None = None) -> Candidate:
-        name = f"b{next(self._numbers)}".encode()
+        name = f"b{next(self._numbers):06}".encode()  # of one length, as a plugin has to list them
         if parent is None and self.minted:
             parent = choices.late(self.minted, REACH)
         above = 1 + (choices.number(3) if self.holes else 0)
@@ -111,7 +111,7 @@ class OpaqueFeed:
         )
         change = choices.pick(changes)
         if change.get("height") is not None and choices.seldom(2):
-            change = {**change, "hash": f"h{next(self._numbers)}".encode()}
+            change = {**change, "hash": f"h{next(self._numbers):06}".encode()}
         return replace(candidate, **change)
 
     def _say(self, candidate: Candidate, choices: Choices) -> Said:
@@ -200,7 +200,8 @@ def _translate(raw: bytes) -> Said:
     try:
         block = REGTEST.translate(RawBlock(raw))
     except BlockRefused as refusal:
-        return Said(RefusedInput(Rejection(refusal.hash, refusal.reason, refusal.detail)), reason=str(refusal.reason))
+        refused = RefusedInput(Rejection(refusal.hash, refusal.reason, refusal.detail))
+        return Said(refused, raw=raw, reason=str(refusal.reason))
     candidate = Candidate(block.hash, block.parent, None, WORK)
     return Said(BlockInput(block, raw), candidate, raw, block.ir, line=_line(candidate, hexadecimal=True))
 

@@ -49,6 +49,7 @@ class Chain:
     feed: OpaqueFeed | BitcoinFeed
     mirror: Mirror | None = None
     final_reach: int = 12
+    plugins: tuple[str, ...] = PLUGINS
     plugin: str = PLUGINS[0]
     pending: list[Said] = field(default_factory=list)
     said: int = 0
@@ -63,13 +64,16 @@ class World:
         self._folder = Path(tempfile.mkdtemp(prefix="supervm-reorgs-", dir=MEMORY if MEMORY.is_dir() else None))
         self._path = self._folder / "world.store"
         choices = Choices(setup)
-        self.chains = [_opaque("one", choices), _opaque("two", choices), _bitcoin(choices)]
+        self.chains = self._make_chains(choices)
         self.situations = Situations()
         for mode in {chain.expected.rules.mode for chain in self.chains}:
             self.situations.counts[f"worlds with a chain of mode {mode}"] += 1
         self._opened = 0
         self._consumers = Consumers()
         self._store = self._open()
+
+    def _make_chains(self, choices: Choices) -> list[Chain]:
+        return [_opaque("one", choices), _opaque("two", choices), _bitcoin(choices)]
 
     def close(self) -> None:
         """Removes the store."""
@@ -143,7 +147,7 @@ class World:
         """Another plugin goes on with the same chain."""
         chain = self._chain(choices)
         self._flush(chain)
-        plugin = PLUGINS[choices.number(len(PLUGINS))]
+        plugin = choices.pick(chain.plugins)
         self.situations.counts["changes of plugin"] += plugin != chain.plugin
         chain.plugin = plugin
 
@@ -189,7 +193,7 @@ class World:
         for chain in self.chains:
             self._flush(chain)
             self._compare_chain(chain)
-            _same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
+            same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
             self.situations.counts["digests compared"] += 1
         self._consumers.compare(self._store, self._expected())
         self._delete_old(choices)
@@ -216,16 +220,29 @@ class World:
 
     def _say(self, chain: Chain, said: Said, choices: Choices, *, at_once: bool = True) -> None:
         chain.said += 1
-        position = b"" if choices.seldom(8) else f"{chain.plugin} {chain.said}".encode()
+        position = self._position(chain, said, choices)
         chain.pending.append(replace(said, input=replace(said.input, position=position)))
         if (choices.number(4) == 0 and at_once) or len(chain.pending) >= 12:
             self._flush(chain)
+
+    def _position(self, chain: Chain, said: Said, choices: Choices) -> bytes:
+        """What the plugin says that its position is behind this; empty: nothing."""
+        return b"" if choices.seldom(8) else f"{chain.plugin} {chain.said}".encode()
 
     def _flush(self, chain: Chain) -> None:
         """Applies what is pending as one batch, and compares the answers."""
         pending, chain.pending = chain.pending, []
         if not pending:
             return
+        answers = self._tell_model(chain, pending)
+        assert chain.mirror is not None
+        applied = chain.mirror.apply(chain.plugin, [said.input for said in pending])
+        for one, answer in zip(applied, answers, strict=True):
+            self._compare_answer(chain, one, answer)
+        same(chain, "tip", chain.mirror.tip, chain.expected.tip())
+        same(chain, "final", chain.mirror.final, chain.expected.final())
+
+    def _tell_model(self, chain: Chain, pending: list[Said]) -> list[Answer]:
         answers = []
         for said in pending:
             begun = bool(chain.expected.model.blocks)
@@ -235,12 +252,7 @@ class World:
                 chain.lines.append(said.line)
             if said.input.position:
                 chain.expected.positions[chain.plugin] = said.input.position
-        assert chain.mirror is not None
-        applied = chain.mirror.apply(chain.plugin, [said.input for said in pending])
-        for one, answer in zip(applied, answers, strict=True):
-            self._compare_answer(chain, one, answer)
-        _same(chain, "tip", chain.mirror.tip, chain.expected.tip())
-        _same(chain, "final", chain.mirror.final, chain.expected.final())
+        return answers
 
     def _expect(self, expected: Expected, said: Said) -> Answer:
         match said.input:
@@ -266,29 +278,29 @@ class World:
 
     def _compare_answer(self, chain: Chain, applied: Applied, answer: Answer) -> None:
         outcome = applied.outcome
-        _same(chain, "verdict", str(outcome.reason or outcome.verdict), answer.verdict)
-        _same(chain, "events", [(str(event.step), event.block.hash) for event in outcome.events], answer.events)
+        same(chain, "verdict", str(outcome.reason or outcome.verdict), answer.verdict)
+        same(chain, "events", [(str(event.step), event.block.hash) for event in outcome.events], answer.events)
         for event in outcome.events:
-            _same(chain, "height", event.block.height, chain.expected.model.height[event.block.hash])
+            same(chain, "height", event.block.height, chain.expected.model.height[event.block.hash])
         evicted = [rejection.hash for rejection in applied.rejections if rejection.reason is Reason.ORPHAN_LIMIT]
-        _same(chain, "evicted", evicted, answer.evicted)
+        same(chain, "evicted", evicted, answer.evicted)
 
     def _compare_chain(self, chain: Chain) -> None:
         expected, reader = chain.expected, self._store.chain(chain.name)
-        _same(chain, "tip", reader.tip(), expected.tip())
-        _same(chain, "final", reader.final(), expected.final())
+        same(chain, "tip", reader.tip(), expected.tip())
+        same(chain, "final", reader.final(), expected.final())
         log = [(str(event.step), event.block.hash) for event in reader.events(limit=1_000_000)]
-        _same(chain, "event log", log, expected.events)
-        for plugin in PLUGINS:
-            _same(chain, "position", self._store.position(plugin, chain.name), expected.positions.get(plugin))
+        same(chain, "event log", log, expected.events)
+        for plugin in chain.plugins:
+            same(chain, "position", self._store.position(plugin, chain.name), expected.positions.get(plugin))
         states = {hash_: expected.state(hash_) for hash_ in expected.arrived}
         stored = {hash_: reader.block_by_hash(hash_) for hash_ in expected.arrived}
-        _same(chain, "states", {hash_: str(block.state) for hash_, block in stored.items() if block is not None}, states)
+        same(chain, "states", {hash_: str(block.state) for hash_, block in stored.items() if block is not None}, states)
         counts = reader.statistics()
         waiting = sum(state == "waiting" for state in states.values())
-        _same(chain, "blocks", (counts.blocks, counts.waiting), (len(states) - waiting, waiting))
-        _same(chain, "canonical", counts.canonical, len(expected.model.canonical))
-        _same(chain, "reorgs", (counts.reorgs, counts.deepest_reorg), (expected.reorgs, expected.deepest_reorg))
+        same(chain, "blocks", (counts.blocks, counts.waiting), (len(states) - waiting, waiting))
+        same(chain, "canonical", counts.canonical, len(expected.model.canonical))
+        same(chain, "reorgs", (counts.reorgs, counts.deepest_reorg), (expected.reorgs, expected.deepest_reorg))
 
     # ---- the story as a file -------------------------------------------------------------------------------------------------
 
@@ -367,6 +379,7 @@ def _bitcoin(choices: Choices) -> Chain:
     return Chain("bitcoin", REGTEST, Expected("bitcoin", "regtest", rules), BitcoinFeed(), final_reach=reach)
 
 
-def _same(chain: Chain, what: str, found: object, expected: object) -> None:
+def same(chain: Chain, what: str, found: object, expected: object) -> None:
+    """Raises Divergence where they are not."""
     if found != expected:
         raise Divergence(f"chain {chain.name} ({chain.expected.rules}): {what} is {found!r}, expected {expected!r}")

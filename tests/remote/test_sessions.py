@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
+import socket
+import warnings
 from pathlib import Path
 
 import pytest
@@ -369,3 +373,43 @@ def test_the_end_of_the_node_ends_all(tmp_path: Path) -> None:
             await each.stream.aclose()
 
     trio.run(main)
+
+
+def test_a_node_that_is_being_ended_refuses_nobody_for_good(tmp_path: Path) -> None:
+    async def main() -> None:
+        folder = manifest_folder(tmp_path / "plugin")
+        async with serving(tmp_path, PluginConfig(path=folder)) as node, peer(node.path) as raw:
+            node.runtime.close()
+            answer = await raw.call("Register", register("org.example.newcomer"))
+            assert (answer.status, answer.messages) == (14, [])
+            with pytest.raises(sdk.Disconnected, match="being ended"):
+                async with sdk.connect(f"unix:{node.path}", name="org.example.newcomer", version="1.0.0", chain="dev"):
+                    pass
+            assert node.seen.refusals() == []
+
+    trio.run(main)
+
+
+def test_connections_that_the_end_of_the_node_meets_on_their_way_in_are_closed(tmp_path: Path) -> None:
+    """The collector would close them some day, and warn."""
+
+    async def main(folder: Path, turns: int, peers: list[socket.socket]) -> None:
+        async with serving(folder) as node:
+            for each in peers:
+                each.connect(str(node.path))  # the backlog has room, so nothing waits
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+
+    for turns in [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]:
+        peers = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            trio.run(main, tmp_path, turns, peers)
+            gc.collect()
+        for each in peers:
+            each.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                while each.recv(1 << 16):
+                    pass
+            each.close()
+        assert [str(one.message) for one in said if one.category is ResourceWarning] == []

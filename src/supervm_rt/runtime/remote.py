@@ -117,15 +117,23 @@ class RemoteDoor:
 
     def ir_json(self, event: Event) -> str:
         """The IR of an event's block as JSON, in the shape BlockIR."""
-        ir = getattr(event, "ir", None)
-        if ir is None:
+        if event.ir is None:
             return ""
-        rendered = block_json(ir, chain=event.chain, height=event.block.height)
+        rendered = block_json(event.ir, chain=event.chain, height=event.block.height)
         return json.dumps(rendered, separators=(",", ":"))
+
+    async def network(self, chain: str) -> str:
+        """The network of a chain of the store."""
+        return await self._runtime.network(chain)
 
     def chains(self) -> Sequence[str]:
         """Names of all mirrored chains."""
         return tuple(self._runtime.chains)
+
+    @property
+    def ending(self) -> bool:
+        """The node is being ended."""
+        return self._runtime.ending
 
     def health(self) -> tuple[bool, str]:
         """Whether the node serves, and a line about it."""

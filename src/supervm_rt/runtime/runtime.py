@@ -106,6 +106,11 @@ class Runtime:
         """Takes no more plugins. For ``open_runtime``."""
         self._closed = True
 
+    @property
+    def ending(self) -> bool:
+        """It takes no more plugins, and stops those that it has."""
+        return self._closed
+
     async def _pipeline(self, config: PluginConfig, manifest: Manifest) -> ChainPipeline:
         name = config.chain or manifest.chain
         translator = translator_for(manifest.chain, config.settings)
@@ -230,6 +235,12 @@ class Runtime:
         """The durable position of a plugin on a chain."""
         async with self._store_turn:
             return await trio.to_thread.run_sync(self._store.position, plugin, chain)
+
+    async def network(self, chain: str) -> str:
+        """The network of a chain that the store has, whether it is fed now or not. Raises StoreError."""
+        async with self._store_turn:
+            info = await trio.to_thread.run_sync(lambda: self._store.chain(chain).info())
+        return info.network
 
     def store_failed(self, error: StoreError) -> None:
         """Ends the runtime: nothing can be mirrored without its store."""

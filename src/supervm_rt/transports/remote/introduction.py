@@ -8,6 +8,7 @@ from typing import Protocol
 
 from supervm_rt.model.chain import BlockRef, Step
 from supervm_rt.model.events import EventKind, Severity
+from supervm_rt.model.ir import BlockIR
 from supervm_rt.transports.remote.peers import Peer
 
 
@@ -54,6 +55,10 @@ class Event(Protocol):
         """Its bytes, where they were asked for."""
 
     @property
+    def ir(self) -> BlockIR | None:
+        """The block as values, where it was asked for."""
+
+    @property
     def cursor(self) -> str:
         """Goes on behind this event."""
 
@@ -90,8 +95,15 @@ class Host(Protocol):
     def ir_json(self, event: Event) -> str:
         """The IR of an event's block, where it was asked for, as JSON."""
 
+    async def network(self, chain: str) -> str:
+        """The network of a chain of the store; empty where its family has none. Raises StoreError."""
+
     def chains(self) -> Sequence[str]:
         """Names of all mirrored chains."""
+
+    @property
+    def ending(self) -> bool:
+        """The node is being ended."""
 
     def health(self) -> tuple[bool, str]:
         """Whether the node serves, and a line about it."""

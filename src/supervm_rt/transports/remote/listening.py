@@ -188,13 +188,18 @@ class Gate:
         context: ssl.SSLContext | None,
         identify: Callable[[asyncio.BaseTransport], Peer | None],
     ) -> None:
+        taken = False
+
+        def protocol() -> BoundedProtocol:
+            nonlocal taken
+            taken = True
+            return BoundedProtocol(self._server, identify)
+
         options: dict[str, Any] = {}
         if context is not None:
             options = {"ssl": context, "ssl_handshake_timeout": self._server.limits.register}
         try:
-            await self._loop.run_aio_coroutine(
-                self._loop.connect_accepted_socket(partial(BoundedProtocol, self._server, identify), connection, **options)
-            )
+            await self._loop.run_aio_coroutine(self._loop.connect_accepted_socket(protocol, connection, **options))
         except ssl.SSLCertVerificationError as error:
             self._refuse(where, f"its certificate was refused: {error.verify_message}")
         except ssl.SSLError as error:
@@ -205,6 +210,8 @@ class Gate:
             _logger.exception("gRPC: a connection of %s could not be taken", where)
             connection.close()
         finally:
+            if not taken:  # the node ended before asyncio had it
+                connection.close()
             self._coming -= 1
 
 

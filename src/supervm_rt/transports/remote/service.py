@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import betterproto2
+import trio
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpclib.const import Cardinality, Handler, Status
@@ -28,7 +31,8 @@ from supervm_rt.transports.remote import wire
 from supervm_rt.transports.remote.crossing import on_trio
 from supervm_rt.transports.remote.fields import check
 from supervm_rt.transports.remote.http2 import BoundedConnection, BoundedProtocol, BoundedStream
-from supervm_rt.transports.remote.introduction import Host, Introduction
+from supervm_rt.transports.remote.introduction import Event, Host, Introduction
+from supervm_rt.transports.remote.ir_messages import block_message
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
 from supervm_rt.transports.remote.received import hear
 from supervm_rt.transports.remote.sessions import Sessions
@@ -119,6 +123,8 @@ class PluginHostService:
         try:
             admission = await self._sessions.register(introduction, protocol)
         except SuperVMError as error:
+            if self._host.ending:  # no word against the plugin, which may come to the node's next life
+                raise GRPCError(Status.UNAVAILABLE, "the node is being ended; come again later") from None
             self._host.report(
                 EventKind.REMOTE_REFUSED,
                 f"{protocol.peer}: the registration of {request.name[:200]!a} was refused: {error}",
@@ -173,6 +179,9 @@ class PluginHostService:
                 ir=wanted.ir is not wire.IrForm.NONE,
                 follow=wanted.follow,
             )
+            networks: dict[str, str] = {}
+            if wanted.ir is wire.IrForm.MESSAGE:
+                networks = {chain: await on_trio(self._host.network, chain) for chain in chains}
             await stream.send_initial_metadata()
             out = cast("BoundedStream", stream._stream)
             while events := await on_trio(subscription.batch):
@@ -181,7 +190,7 @@ class PluginHostService:
                 for event in events:
                     if event.time < wanted.since:
                         continue
-                    told = wire.event(event, self._host.ir_json(event) if wanted.ir is not wire.IrForm.NONE else "")
+                    told = await self._event(event, wanted.ir, networks)
                     encoded.append(told)
                     size += len(told)
                     if size >= _SENT_AT_ONCE or 1 < wanted.batch <= len(encoded):
@@ -196,6 +205,15 @@ class PluginHostService:
             raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         except OperatorError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+
+    async def _event(self, event: Event, form: wire.IrForm, networks: Mapping[str, str]) -> bytes:
+        """``networks``: of each chain, where the IR is wanted as a message."""
+        if form is wire.IrForm.JSON:
+            return wire.event(event, json=self._host.ir_json(event))
+        if form is wire.IrForm.MESSAGE and event.ir is not None:
+            encode = partial(block_message, event.ir, chain=event.chain, height=event.block.height, network=networks[event.chain])
+            return wire.event(event, ir=await on_trio(trio.to_thread.run_sync, encode))
+        return wire.event(event)
 
     @staticmethod
     async def _tell(out: BoundedStream, encoded: list[bytes], *, batched: bool) -> None:

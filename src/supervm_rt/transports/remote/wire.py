@@ -142,8 +142,8 @@ def stream_request(request: proto.StreamBlocksRequest) -> Wanted:
         form = proto.IrForm(request.ir)
     except (KeyError, ValueError) as error:
         raise GRPCError(Status.INVALID_ARGUMENT, f"an unknown step or form of the IR ({error})") from None
-    if form not in {proto.IrForm.NONE, proto.IrForm.JSON}:
-        raise GRPCError(Status.UNIMPLEMENTED, "this version sends the IR as JSON alone")
+    if form not in {proto.IrForm.NONE, proto.IrForm.JSON, proto.IrForm.MESSAGE}:
+        raise GRPCError(Status.INVALID_ARGUMENT, f"ir is {request.ir}; this version knows no such form of the IR")
     cursor = request.cursor or None
     start: str | int = "beginning"
     since = 0.0
@@ -188,8 +188,9 @@ def _bytes(name: str, value: bytes | memoryview) -> tuple[bytes, bytes, bytes | 
     return _KEY[name], varint(len(value)), value
 
 
-def event(told: Event, ir: str = "") -> bytes:
-    """An event of the feed. Written by hand: a message of betterproto2 takes ten times as long, and there are many."""
+def event(told: Event, *, json: str = "", ir: bytes = b"") -> bytes:
+    """An event of the feed, with the IR in either form. Written by hand: a message of betterproto2 takes ten times as long, and
+    there are many."""
     block = told.block
     chain, cursor = told.chain.encode(), told.cursor.encode()
     seconds = told.time
@@ -200,8 +201,10 @@ def event(told: Event, ir: str = "") -> bytes:
     raw = told.raw
     if raw:
         parts += _bytes("block_bytes", raw)
+    if json:
+        parts += _bytes("block_ir_json", json.encode())
     if ir:
-        parts += _bytes("block_ir_json", ir.encode())
+        parts += _bytes("block_ir", ir)
     parts += _bytes("timestamp", time)
     parts += _bytes("hash", block.hash)
     parts += _bytes("parent", told.parent)
