@@ -33,7 +33,7 @@ from supervm_rt.transports.native.child.host import (
 )
 from supervm_rt.transports.native.child.output import Output
 from supervm_rt.transports.native.child.seccomp import compile_program, read_profile
-from supervm_rt.transports.native.child.storage import FILES, INSIDE, MOST_ENTRIES, Storage, Way, measure, prepare
+from supervm_rt.transports.native.child.storage import FILES, INSIDE, Storage, Way, excess, prepare
 from supervm_rt.transports.remote.images import Image, Layout
 
 if TYPE_CHECKING:
@@ -265,11 +265,10 @@ class Program:
         most = self._manifest.resources.storage or 0
         while True:
             await trio.sleep(1.0)
-            size, entries = await trio.to_thread.run_sync(measure, storage)
-            if size > most or entries > MOST_ENTRIES:
-                what = f"{size} bytes of the {most}" if size > most else f"more than {MOST_ENTRIES} files, the most"
+            breach = await trio.to_thread.run_sync(excess, storage, most)
+            if breach:
                 self._doomed = ChildEnded(
-                    f"{self._plugin}: its storage holds {what} that it may",
+                    f"{self._plugin}: {breach}",
                     cause="quota",
                     remedy="raise resources in its manifest, or ask its author",
                 )

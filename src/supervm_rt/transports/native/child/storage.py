@@ -6,6 +6,7 @@ Elsewhere it is a folder that is measured.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import fcntl
 import os
@@ -182,23 +183,36 @@ def _run(tool: str, *arguments: str, accepted: int = 0) -> None:
 
 
 def measure(folder: Path) -> tuple[int, int]:
-    """(bytes on the disk, files and folders) below it. Follows no link, and stops behind MOST_ENTRIES."""
+    """(bytes on the disk, files and folders) below it. Follows no link, and stops behind MOST_ENTRIES.
+
+    Raises OSError for what is there and cannot be looked at.
+    """
     size = entries = 0
     waiting = [str(folder)]
     while waiting and entries <= MOST_ENTRIES:
-        try:
-            with os.scandir(waiting.pop()) as found:
-                for entry in found:
-                    entries += 1
-                    if entries > MOST_ENTRIES:
-                        break
+        # What is gone, or something else by now, was taken away meanwhile.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as found:
+            for entry in found:
+                entries += 1
+                if entries > MOST_ENTRIES:
+                    break
+                with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                    size += max(status.st_blocks * 512, status.st_size if entry.is_file(follow_symlinks=False) else 0)
-                    if entry.is_dir(follow_symlinks=False):
+                    size += max(status.st_blocks * 512, status.st_size if stat.S_ISREG(status.st_mode) else 0)
+                    if stat.S_ISDIR(status.st_mode):
                         waiting.append(entry.path)
-        except FileNotFoundError:  # the plugin took it away meanwhile
-            continue
     return size, entries
+
+
+def excess(folder: Path, most: int) -> str:
+    """What a storage of so many bytes holds that it may not, for a person; empty: nothing."""
+    try:
+        size, entries = measure(folder)
+    except OSError as error:
+        return f"its storage holds what cannot be measured ({error.strerror})"
+    if size > most:
+        return f"its storage holds {size} bytes of the {most} that it may"
+    return f"its storage holds more than {MOST_ENTRIES} files, the most that it may" if entries > MOST_ENTRIES else ""
 
 
 # ---- what is possible here ---------------------------------------------------------------------------------------------------
