@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,24 @@ def test_it_lives_in_the_sandbox_and_leaves_nothing(tmp_path: Path, image: bool)
 
     trio.run(main)
     assert leftovers() == before
+
+
+@pytest.mark.parametrize(
+    ("link", "manifest"), [("supervm.sock", {}), ("storage", {"resources": "{storage: 4MiB}"})], ids=["socket", "storage"]
+)
+def test_a_link_of_an_image_is_not_where_the_host_mounts(tmp_path: Path, link: str, manifest: dict[str, str]) -> None:
+    """bubblewrap would follow it, and has the host's files under /oldroot meanwhile."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outside:
+        Path(outside).chmod(0o777)
+        links = {link: f"/oldroot{outside}/made"}
+
+        async def main() -> None:
+            async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True, links=links, **manifest)) as node:
+                failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+                assert f"/{link} is a link" in failed.message
+
+        trio.run(main)
+        assert not list(Path(outside).iterdir())
 
 
 def test_what_it_tries_fails(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from supervm_rt._abi import SealedLibrary
-from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, PluginError
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LoadError, PluginError
 from supervm_rt.model.manifest import Manifest
 from supervm_rt.transports.interface import Confinement
 from supervm_rt.transports.native.child import launcher
@@ -179,6 +180,7 @@ class Program:
                 for entry in sorted(image.root.iterdir()):
                     source = str(entry.readlink()) if entry.is_symlink() else str(entry)
                     inside += ["--symlink" if entry.is_symlink() else "--ro-bind", source, f"/{entry.name}"]
+                self._check_mounts(image, [SOCKET_PATH, *([] if written is None else [INSIDE]), *map(str, shown)])
                 started, environment, folder = image.command, image.environment, image.folder
             inside += ["--ro-bind", str(socket), SOCKET_PATH]
             for source, path in zip(sources, shown, strict=True):
@@ -213,6 +215,18 @@ class Program:
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    def _check_mounts(self, image: Image, places: Iterable[str]) -> None:
+        """bubblewrap follows links where it mounts, while the host's own files are there too. Raises LoadError for such links."""
+        for place in places:
+            inside = image.root
+            for part in Path(place).parts[1:]:
+                inside /= part
+                if inside.is_symlink():
+                    raise LoadError(
+                        f"{self._plugin}: /{inside.relative_to(image.root)} is a link in its image, and {place} is shown there",
+                        remedy="make it a folder in the image, or leave it out",
+                    )
 
     # ---- while it runs -------------------------------------------------------------------------------------------------------
 
