@@ -167,6 +167,14 @@ def test_a_link_in_the_place_of_the_storage_is_refused(tmp_path: Path) -> None:
         make_folder(tmp_path / "link", None)
 
 
+@pytest.mark.skipif(USER != 0, reason="needs root: only root mounts a file system")
+def test_a_tool_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervm_rt.transports.native.child.storage._SECONDS", 0.0001)
+    with pytest.raises(ConfigurationError, match="mke2fs did not end within 0.0001 s"):
+        make_image(tmp_path / "images/it.ext4", 4 << 20)
+    assert list((tmp_path / "images").iterdir()) == []
+
+
 def test_what_is_measured(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file").write_bytes(b"x" * 10_000)

@@ -174,9 +174,13 @@ def _run(tool: str, *arguments: str, accepted: int = 0) -> None:
     program = shutil.which(tool, path=_PATH)
     if program is None:
         raise OSError(0, f"{tool} is not installed")
-    done = subprocess.run(
-        [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env={"PATH": _PATH}
-    )
+    command = [program, *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env={"PATH": _PATH}
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(0, f"{tool} did not end within {_SECONDS} s") from None
     if done.returncode > accepted or done.returncode < 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise OSError(0, f"{tool}: {said[-1] if said else f'status {done.returncode}'}")
@@ -254,5 +258,8 @@ def folders_can_be_mounted(launch: tuple[str, ...]) -> bool:
 
 def _launches(launch: tuple[str, ...], *options: str) -> bool:
     command = [*launch, *options, "--", "/bin/true"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0
