@@ -66,6 +66,14 @@ def test_network_lists_grant_a_plugin_over_grpc_nothing_and_it_is_told(binary: s
     assert Policy(PolicyLevel.DEV).decide(replace(remote, network=Network()), b"").warnings == ()
 
 
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_a_library_is_not_somewhere_else(sandbox: bool) -> None:
+    library = replace(MANIFEST, security=Security(sandbox=sandbox))
+    decision = Policy(PolicyLevel.DEV).decide(library, b"\0" * 32, Placement.REMOTE)
+    assert not decision.allowed
+    assert "was to run as remote" in decision.reason
+
+
 @pytest.mark.parametrize("wanted", [None, Placement.CHILD])
 def test_one_that_asks_for_a_sandbox_gets_it(wanted: Placement | None) -> None:
     sandboxed = replace(MANIFEST, security=Security(sandbox=True))

@@ -87,11 +87,11 @@ class Policy:
                 remedy="leave placement out, or set security.sandbox: false in its manifest",
             )
         placement = self.placement(manifest, wanted)
-        if manifest.run_mode is RunMode.GRPC and wanted not in {None, placement}:
+        if wanted not in {None, placement}:
             return Decision(
                 self.level,
                 allowed=False,
-                reason=f"a plugin with runMode grpc runs as {placement}, and was to run as {wanted}",
+                reason=f"a plugin with runMode {manifest.run_mode} runs as {placement}, and was to run as {wanted}",
                 remedy="leave placement out",
             )
         warnings = []
