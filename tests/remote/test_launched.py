@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import tempfile
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 import trio
 
 from supervm_rt import Deadlines, EventKind, PluginState
+from supervm_rt.transports.native.child.cgroups import start_time
+from supervm_rt.transports.remote.launching import clear_places
 from tests.remote.messages import register, registered
 from tests.remote.programs import LAUNCHED, program
 from tests.remote.support import Served, peer, serving
@@ -40,6 +44,28 @@ def test_it_lives_in_the_sandbox_and_leaves_nothing(tmp_path: Path, image: bool)
 
     trio.run(main)
     assert leftovers() == before
+
+
+def test_what_a_killed_node_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    """An unpacked image may be large."""
+    with tempfile.TemporaryDirectory() as folder:
+        left, other = Path(folder, "supervm-1-0-left"), Path(folder, f"supervm-{os.getpid()}-{start_time(os.getpid())}-mine")
+        elsewhere = Path(folder, "supervm-2-0-namespace")
+        for each in (left, other, elsewhere):
+            (each / "image").mkdir(parents=True)
+        held = os.open(elsewhere, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        clear_places(Path(folder))
+        assert set(Path(folder).iterdir()) == {other, elsewhere}
+        os.close(held)
+    plugin = program(tmp_path / "plugin", 0)
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            await tip(node, 10)
+            assert any(path.name.startswith(f"supervm-{os.getpid()}-") for path in leftovers())
+
+    trio.run(main)
 
 
 @pytest.mark.parametrize(
