@@ -91,8 +91,8 @@ FAULTS = (
         "earlier-life-is-served",
         "a request of another generation is answered as one of this",
         BROKER,
-        "        if request.generation != self._generation:\n",
-        "        if request.generation < self._generation:\n",
+        "        elif request.generation != self._generation:\n",
+        "        elif request.generation < self._generation:\n",
         ("pytest", f"{BOUNDS}::test_a_request_of_another_life_is_refused"),
     ),
     Fault(

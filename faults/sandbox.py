@@ -79,9 +79,9 @@ FAULTS = (
     Fault(
         "storage-is-not-measured",
         "a folder may grow beyond what was granted",
-        f"{CHILD}/quotas.py",
-        "        if size > most:\n",
-        "        if size < 0:\n",
+        f"{CHILD}/storage.py",
+        "    if size > most:\n",
+        "    if size < 0:\n",
         ("pytest", QUOTAS, "-k", "ends_where_it_is_full"),
     ),
     Fault(

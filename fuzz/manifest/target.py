@@ -119,6 +119,7 @@ def render(manifest: Manifest) -> bytes:
         "resources": "{" + ", ".join(f"{key}: {value}" for key, value in resources.items() if value is not None) + "}",
         "security": f"{{sandbox: {str(security.sandbox).lower()}, seccomp_profile: {_text(security.seccomp_profile)}, "
         f"read_paths: {_list(security.read_paths)}}}",
+        "network": f"{{allow: {_list(map(str, manifest.network.allow))}, listen: {_list(map(str, manifest.network.listen))}}}",
         "signature": None if manifest.signature is None else _text(manifest.signature),
         "heartbeat": None if manifest.heartbeat is None else _number(manifest.heartbeat),
         "restart": _text(manifest.restart),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from supervm_rt import PluginConfig
@@ -26,12 +28,15 @@ def compile_program(target: Path, act: int, *, blocks: int = 10, static: bool = 
     subprocess.run([*command, *(f"-D{name}={value}" for name, value in macros.items())], check=True)
 
 
-def program(folder: Path, act: int, *, image: bool = False, **manifest: str) -> PluginConfig:
-    """A plugin's folder. ``image``: the program lies in an OCI image, alone."""
+def program(
+    folder: Path, act: int, *, image: bool = False, links: Mapping[str, str] | None = None, **manifest: str
+) -> PluginConfig:
+    """A plugin's folder. ``image``: the program lies in an OCI image, alone but for the links."""
     folder.mkdir()
     compile_program(folder / "plugin", act, static=image)
     if image:
-        whole = layer(entry("bin/plugin", (folder / "plugin").read_bytes(), mode=0o755))
+        others = (entry(name, kind=tarfile.SYMTYPE, link=target) for name, target in (links or {}).items())
+        whole = layer(entry("bin/plugin", (folder / "plugin").read_bytes(), mode=0o755), *others)
         layout(folder / "image", [whole], tag="1.0")
         (folder / "plugin").unlink()
     fields = {

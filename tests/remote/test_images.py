@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,68 @@ def test_what_unpacks_to_more_than_it_may(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="larger than it may be"):
         unpack(bomb, most_bytes=1 << 20)
     assert unpack(bomb, most_bytes=5 << 20).command
+
+
+def sparse(size: int) -> bytes:
+    """A layer with one file that is all hole, in the old form of GNU tar."""
+    header = bytearray(entry("hole", kind=tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    number = b"%011o\0" % size
+    header[386:398], header[398:410], header[483:495] = number, b"%011o\0" % 0, number
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header) + bytes(1024)
+
+
+def sparse_by_attributes(size: int) -> bytes:
+    """The same in the newer form, whose map comes before the contents."""
+    member = entry("hole", f"1\n{size}\n0\n".encode().ljust(512, b"\0"))
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(size)}
+    return layer(member)
+
+
+@pytest.mark.parametrize("made", [sparse, sparse_by_attributes])
+def test_holes_are_no_way_to_write_more_than_is_there(tmp_path: Path, made: Callable[[int], bytes]) -> None:
+    with pytest.raises(LoadError, match="a file with holes"):
+        unpack(layout(tmp_path / "image", [made(8 << 20)]), most_bytes=1 << 20)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_what_precedes_a_member_is_bounded(tmp_path: Path, kind: bytes) -> None:
+    """It is taken into memory as a whole."""
+    hostile = layer(entry("name", bytes(1 << 20), kind=kind), entry("a", b"x"))
+    with pytest.raises(LoadError, match="before a file"):
+        unpack(layout(tmp_path / "image", [hostile]), most_bytes=8 << 20)
+
+
+def test_attributes_for_all_files_do_not_pile_up(tmp_path: Path) -> None:
+    said = [f"{number:04}" for number in range(500)]
+    hostile = layer(
+        *(each for key in said for each in (entry("all", f"14 {key}=1234\n".encode(), kind=tarfile.XGLTYPE), entry(key)))
+    )
+    with pytest.raises(LoadError, match="attributes for all files"):
+        unpack(layout(tmp_path / "image", [hostile]))
+
+
+def test_attributes_of_attributes_without_end(tmp_path: Path) -> None:
+    hostile = layer(*(entry("of", b"9 a=bcd\n", kind=tarfile.XHDTYPE) for _ in range(2_000)))
+    with pytest.raises(LoadError, match="a layer is broken"):
+        unpack(layout(tmp_path / "image", [hostile]), most_bytes=8 << 20)
+
+
+def test_folders_that_nobody_lists_count(tmp_path: Path) -> None:
+    below = "/".join("a" * 100)
+    hostile = layer(*(entry(f"{number}/{below}/file") for number in range(2_100)))
+    with pytest.raises(LoadError, match="more than 200000 files"):
+        unpack(layout(tmp_path / "image", [hostile]), most_bytes=8 << 20)
+
+
+@pytest.mark.parametrize("steps", [1_900, 100])
+def test_folders_in_folders_without_end(tmp_path: Path, steps: int) -> None:
+    """Also those that are named by way of a link to others."""
+    below = "/".join("a" * steps)
+    members = [entry(f"{below}/file"), entry("way", kind=tarfile.SYMTYPE, link=below), entry(f"way/{below}/file")]
+    with pytest.raises(LoadError, match="too deep"):
+        unpack(layout(tmp_path / "image", [layer(*members)]))
 
 
 def test_tags_choose(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import trio
 
 from supervm_rt import Deadlines, EventKind, PluginState
+from supervm_rt.transports.native.child.cgroups import start_time
+from supervm_rt.transports.remote.launching import clear_places
 from tests.remote.messages import register, registered
 from tests.remote.programs import LAUNCHED, program
 from tests.remote.support import Served, peer, serving
@@ -39,6 +44,46 @@ def test_it_lives_in_the_sandbox_and_leaves_nothing(tmp_path: Path, image: bool)
 
     trio.run(main)
     assert leftovers() == before
+
+
+def test_what_a_killed_node_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    """An unpacked image may be large."""
+    with tempfile.TemporaryDirectory() as folder:
+        left, other = Path(folder, "supervm-1-0-left"), Path(folder, f"supervm-{os.getpid()}-{start_time(os.getpid())}-mine")
+        elsewhere = Path(folder, "supervm-2-0-namespace")
+        for each in (left, other, elsewhere):
+            (each / "image").mkdir(parents=True)
+        held = os.open(elsewhere, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        clear_places(Path(folder))
+        assert set(Path(folder).iterdir()) == {other, elsewhere}
+        os.close(held)
+    plugin = program(tmp_path / "plugin", 0)
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            await tip(node, 10)
+            assert any(path.name.startswith(f"supervm-{os.getpid()}-") for path in leftovers())
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("link", "manifest"), [("supervm.sock", {}), ("storage", {"resources": "{storage: 4MiB}"})], ids=["socket", "storage"]
+)
+def test_a_link_of_an_image_is_not_where_the_host_mounts(tmp_path: Path, link: str, manifest: dict[str, str]) -> None:
+    """bubblewrap would follow it, and has the host's files under /oldroot meanwhile."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outside:
+        Path(outside).chmod(0o777)
+        links = {link: f"/oldroot{outside}/made"}
+
+        async def main() -> None:
+            async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True, links=links, **manifest)) as node:
+                failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+                assert f"/{link} is a link" in failed.message
+
+        trio.run(main)
+        assert not list(Path(outside).iterdir())
 
 
 def test_what_it_tries_fails(tmp_path: Path) -> None:

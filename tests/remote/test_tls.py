@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
@@ -126,6 +127,16 @@ def test_certificates_that_cannot_be_used(tmp_path: Path, missing: str) -> None:
 
     with pytest.raises(ConfigurationError, match="no usable certificates"):
         trio.run(main)
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    """OpenSSL would ask at the terminal, and the node would wait."""
+    address = Authority.make(tmp_path / "tls").address()
+    key = serialization.load_pem_private_key(address.key.read_bytes(), None)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    address.key.write_bytes(key.private_bytes(*form, serialization.BestAvailableEncryption(b"secret")))
+    with pytest.raises(ConfigurationError, match="its key has a password"):
+        address.context()
 
 
 def test_the_token_of_another_is_worth_nothing(tmp_path: Path) -> None:

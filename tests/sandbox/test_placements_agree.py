@@ -63,7 +63,7 @@ def mirrored(plugin: Path, placement: Placement, store: Path, blocks: Path, netw
 
 
 def agree(plugin: Path, folder: Path, blocks: Path, network: str, **settings: object) -> int:
-    """How many blocks there were; one digest for all placements."""
+    """How many blocks there were; one digest for both places of a library."""
     found = {
         placement: mirrored(plugin, placement, folder / f"{placement}.db", blocks, network, **settings)
         for placement in (Placement.IN_PROCESS, Placement.CHILD)

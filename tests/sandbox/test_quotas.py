@@ -13,7 +13,15 @@ import pytest
 
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.native.child.cgroups import Bases, Group, Quotas, find_bases
-from supervm_rt.transports.native.child.storage import MOST_ENTRIES, image_bytes, image_of, make_folder, make_image, measure
+from supervm_rt.transports.native.child.storage import (
+    MOST_ENTRIES,
+    excess,
+    image_bytes,
+    image_of,
+    make_folder,
+    make_image,
+    measure,
+)
 from tests.sandbox.support import make_attacker, observe, users
 
 USER = os.geteuid()
@@ -116,6 +124,15 @@ def test_storage_grows_and_shrinks_with_its_grant(tmp_path: Path) -> None:
         make_image(image, 3 << 20)
 
 
+def test_what_is_hidden_in_storage_is_the_fault_of_who_hid_it(work: Path, user: int, tmp_path: Path) -> None:
+    """A file system counts it all the same; who only looks cannot."""
+    folder = grants(tmp_path, "{storage: 4MiB}")
+    seen = observe(folder, work, ["bury_storage"], {}, user=user, settle=2.5)["acts"]["bury_storage"]
+    assert seen["log"] == ["bury_storage answered 0"]
+    assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
+    assert user == 0 or "cannot be measured" in seen["failures"][0]
+
+
 def test_memory_beyond_the_quota_is_refused_or_ends_it(work: Path, user: int, tmp_path: Path) -> None:
     """What RLIMIT_DATA does not count seccomp refuses. Where a profile of the operator's own lets it be, the group ends it."""
     folder = grants(tmp_path, "{memory: 64MiB}")
@@ -150,6 +167,14 @@ def test_a_link_in_the_place_of_the_storage_is_refused(tmp_path: Path) -> None:
         make_folder(tmp_path / "link", None)
 
 
+@pytest.mark.skipif(USER != 0, reason="needs root: only root mounts a file system")
+def test_a_tool_that_does_not_end_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervm_rt.transports.native.child.storage._SECONDS", 0.0001)
+    with pytest.raises(ConfigurationError, match="mke2fs did not end within 0.0001 s"):
+        make_image(tmp_path / "images/it.ext4", 4 << 20)
+    assert list((tmp_path / "images").iterdir()) == []
+
+
 def test_what_is_measured(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file").write_bytes(b"x" * 10_000)
@@ -162,6 +187,20 @@ def test_what_is_measured(tmp_path: Path) -> None:
     for number in range(MOST_ENTRIES):
         (tmp_path / "folder" / str(number)).touch()
     assert measure(tmp_path)[1] > MOST_ENTRIES
+
+
+def test_why_storage_is_too_much(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 10_000)
+    assert excess(tmp_path, 1 << 20) == ""
+    assert "bytes of the 5000" in excess(tmp_path, 5_000)
+    place = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir("n" * 200, dir_fd=place)
+        below = os.open("n" * 200, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+    assert "cannot be measured (File name too long)" in excess(tmp_path, 1 << 20)
 
 
 def test_a_version_2_group_says_what_is_asked(tmp_path: Path) -> None:

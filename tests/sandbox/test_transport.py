@@ -33,13 +33,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def transport(
-    library: bytes, *, complete: bool = False, resources: Resources | None = None, storage: Path | None = None
+    library: bytes,
+    *,
+    complete: bool = False,
+    resources: Resources | None = None,
+    storage: Path | None = None,
+    ring_bytes: int = 1 << 16,
 ) -> ChildTransport:
     return ChildTransport(
         SealedLibrary(library),
         name="it",
         generation=1,
-        ring_bytes=1 << 16,
+        ring_bytes=ring_bytes,
         heartbeat=None,
         deadlines=Deadlines(),
         security=Security(),
@@ -132,6 +137,29 @@ def test_stop_waits_for_a_start_that_is_within_its_deadline(library: bytes) -> N
         await it.stop()
         said = [message.text for message in it.receive_rest().messages if message.kind == MESSAGE_LOG]
         assert said == ["slow_start answered 0", "slow_stop answered 0"]
+        await it.unload()
+
+    trio.run(main)
+
+
+def test_what_goes_on_to_write_to_its_ring_after_stop_comes_to_an_end(library: bytes) -> None:
+    """Taking what is left would never be done otherwise, and the node would not end."""
+
+    async def main() -> None:
+        it = transport(library, ring_bytes=1 << 20)
+        for name in ("load", "grant", "init", "start"):
+            await call(it, name, "flood_ring")()
+        with trio.fail_after(20):
+            while not (await it.receive()).frames:
+                pass
+        await it.stop()
+
+        async def take_rest() -> None:
+            while True:
+                await it.receive()
+
+        with trio.fail_after(20), pytest.raises(ChildEnded):
+            await take_rest()
         await it.unload()
 
     trio.run(main)

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from supervm_rt.model.manifest import Capability, Manifest, Security
+from supervm_rt.model.manifest import Capability, Manifest, RunMode, Security
+from supervm_rt.model.network import Network
+from supervm_rt.trust.network import NetworkPolicy, parse_network
 from supervm_rt.trust.policy import Placement, Policy, PolicyLevel
 
 MANIFEST = Manifest(
@@ -49,6 +51,27 @@ def test_dev_warns_of_what_it_does_not_do() -> None:
     )
     warnings = Policy(PolicyLevel.DEV).decide(signed, b"\0" * 32).warnings
     assert any("not verified" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("binary", ["./program", None])
+def test_network_lists_grant_a_plugin_over_grpc_nothing_and_it_is_told(binary: str | None) -> None:
+    lists = parse_network({"allow": ["node.example.org:8333"]})
+    remote = replace(MANIFEST, run_mode=RunMode.GRPC, binary=binary, network=lists)
+    decision = Policy(PolicyLevel.DEV).decide(remote, b"")
+    assert decision.allowed
+    assert not decision.network
+    assert any("network" in warning for warning in decision.warnings)
+    asked = Policy(PolicyLevel.DEV).decide(replace(remote, network=Network()), b"", network=NetworkPolicy(listen=["127.0.0.1:1"]))
+    assert asked.warnings == decision.warnings
+    assert Policy(PolicyLevel.DEV).decide(replace(remote, network=Network()), b"").warnings == ()
+
+
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_a_library_is_not_somewhere_else(sandbox: bool) -> None:
+    library = replace(MANIFEST, security=Security(sandbox=sandbox))
+    decision = Policy(PolicyLevel.DEV).decide(library, b"\0" * 32, Placement.REMOTE)
+    assert not decision.allowed
+    assert "was to run as remote" in decision.reason
 
 
 @pytest.mark.parametrize("wanted", [None, Placement.CHILD])

@@ -12,6 +12,8 @@ from supervm_rt.trust.network import parse_network
 from supervm_rt.trust.units import parse_bytes, parse_cores, parse_seconds
 
 FILE_NAME = "plugin.yaml"
+_LONGEST_HEARTBEAT = 30 * 86_400.0
+"""Seconds: the runner is told milliseconds in 32 bits."""
 
 
 def parse_manifest(data: bytes, *, source: str = FILE_NAME) -> Manifest:
@@ -57,10 +59,17 @@ def _manifest(document: dict[str, Any]) -> Manifest:
         ),
         network=network,
         signature=document.get("signature"),
-        heartbeat=_amount("heartbeat", parse_seconds, document.get("heartbeat")),
+        heartbeat=_amount("heartbeat", _heartbeat, document.get("heartbeat")),
         restart=RestartPolicy(document.get("restart", "on-failure")),
         notes=document.get("notes", ""),
     )
+
+
+def _heartbeat(value: object) -> float:
+    seconds = parse_seconds(value)
+    if seconds > _LONGEST_HEARTBEAT:
+        raise ValueError(f"{value!r} is longer than a heartbeat can be; write at most 30d")
+    return seconds
 
 
 def _amount(place: str, parse: Any, value: object) -> Any:

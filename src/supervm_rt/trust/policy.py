@@ -87,16 +87,25 @@ class Policy:
                 remedy="leave placement out, or set security.sandbox: false in its manifest",
             )
         placement = self.placement(manifest, wanted)
-        if manifest.run_mode is RunMode.GRPC and wanted not in {None, placement}:
+        if wanted not in {None, placement}:
             return Decision(
                 self.level,
                 allowed=False,
-                reason=f"a plugin with runMode grpc runs as {placement}, and was to run as {wanted}",
+                reason=f"a plugin with runMode {manifest.run_mode} runs as {placement}, and was to run as {wanted}",
                 remedy="leave placement out",
             )
         warnings = []
         if manifest.signature is not None:
             warnings.append("its signature was not verified (policy dev)")
+        granted = NetworkGrant(manifest.network, network or NetworkPolicy())
+        if manifest.run_mode is RunMode.GRPC:
+            granted = NetworkGrant()
+            if manifest.network or network is not None:
+                warnings.append(
+                    "its network lists grant it nothing: only libraries can ask for the network"
+                    if placement is Placement.CHILD
+                    else "its network lists count for nothing: the host does not confine what it did not start"
+                )
         where = {
             Placement.CHILD: "in a sandbox",
             Placement.IN_PROCESS: "in the host's own process, with the host's rights",
@@ -109,7 +118,7 @@ class Policy:
             reason=f"policy dev loads any plugin; this one runs {where}{binary}",
             capabilities=manifest.capabilities,
             placement=placement,
-            network=NetworkGrant(manifest.network, network or NetworkPolicy()),
+            network=granted,
             warnings=tuple(warnings),
         )
 

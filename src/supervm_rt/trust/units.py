@@ -18,6 +18,8 @@ _BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+_MOST_BYTES = 2**63
+"""What the kernel and SQLite count with."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -45,7 +47,7 @@ def parse_bytes(value: object) -> int:
     factor = _BYTES.get(unit or "MB")
     if factor is None:
         raise ValueError(f"{value!r} has an unknown unit; use one of {', '.join(_BYTES)}")
-    if not math.isfinite(number * factor):
+    if number * factor >= _MOST_BYTES:
         raise ValueError(f"{value!r} is not an amount of memory; write for example 512MiB or 20GB")
     return round(number * factor)
 

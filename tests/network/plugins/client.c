@@ -120,7 +120,7 @@ static void escape(unsigned port) {
 static void run(char *line) {
     char name[300] = "", command[32] = "";
     unsigned port = 0, flags = 0;
-    int timeout = 0, count = 0, fd;
+    int timeout = 0, count = 0, life = 0, fd;
     static int32_t answers[4096];
     if (sscanf(line, " %31s", command) != 1) return;
     if (sscanf(line, " connect %299s %u %d %u", name, &port, &timeout, &flags) == 4) {
@@ -174,9 +174,9 @@ static void run(char *line) {
             net->connect(&number, "a", 80, 0, 1, &fd), net->listen(net->host, "", 80, 0, &number, NULL));
     } else if (sscanf(line, " escape %u", &port) == 1) {
         escape(port);
-    } else if (sscanf(line, " raw %d", &count) == 1) {
+    } else if (sscanf(line, " raw %d %d", &count, &life) == 2) {
         int channel = find_channel();
-        struct packet packet = {.generation = 1, .kind = 1, .timeout_ms = 1000, .port = 80, .name_length = 9, .name = "not.there"};
+        struct packet packet = {.generation = (uint64_t)life, .kind = 1, .timeout_ms = 1000, .port = 80, .name_length = 9, .name = "not.there"};
         for (int index = 0; index < count && !atomic_load(&stopping); index++) {
             packet.id = (uint32_t)index + 1;
             char answer[64];

@@ -143,6 +143,18 @@ static void against_host(void)
         struct ring_parts ring = find_ring();
         /* Head that goes to and fro, and every word beside it: as if there always were something. */
         while (!stopping) memset(ring.producer + 64, 0xff, 512);
+    } else if (strcmp(act, "flood_ring") == 0) { /* Sound records, past the sink, which would refuse them once it is stopped. */
+        struct ring_parts ring = find_ring();
+        uint64_t capacity = sink->max_payload + 512;
+        uint64_t head = *(volatile uint64_t *)ring.producer;
+        for (;;) {
+            while (head + 64 - *(volatile uint64_t *)ring.host > capacity) sched_yield();
+            uint64_t *record = memset(ring.data + head % capacity, 0, 64);
+            record[0] = 64;
+            ((uint16_t *)record)[24] = 4; /* End of input. */
+            head += 64;
+            __atomic_store_n((uint64_t *)ring.producer, head, __ATOMIC_SEQ_CST);
+        }
     } else if (strcmp(act, "forge_control") == 0) {
         for (int fd = 3; fd < 1024; fd++) {
             struct stat file;
@@ -214,8 +226,9 @@ SUPERVM_EXPORT int plugin_start(void)
         _exit(3);
     }
     if (strncmp(act, "flood", 5) == 0) {
-        has_worker = pthread_create(&worker, NULL, work, NULL) == 0;
-        return has_worker ? 0 : 1;
+        int made = pthread_create(&worker, NULL, work, NULL) == 0;
+        has_worker = made && strcmp(act, "flood_ring") != 0; /* Which goes on for ever. */
+        return made ? 0 : 1;
     }
     work(NULL);
     return 0;

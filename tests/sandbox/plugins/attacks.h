@@ -293,6 +293,22 @@ static int write_many(const struct aim *aim)
     }
     return 0;
 }
+/* So far down that no path names it. */
+static int bury_storage(const struct aim *aim)
+{
+    (void)aim;
+    char name[201] = "";
+    memset(name, 'n', 200);
+    int at = AT_FDCWD;
+    for (int i = 0; i < 30; i++) {
+        if (mkdirat(at, name, 0700) != 0) return errno;
+        int next = openat(at, name, O_RDONLY | O_DIRECTORY);
+        if (next < 0) return errno;
+        if (at != AT_FDCWD) close(at);
+        at = next;
+    }
+    return 0;
+}
 static int crash(const struct aim *aim) { (void)aim; volatile int *nowhere = NULL; *nowhere = 1; return 0; }
 static int abort_it(const struct aim *aim) { (void)aim; abort(); }
 static int exit_0(const struct aim *aim) { (void)aim; _exit(0); }
@@ -305,7 +321,7 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
     X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
-    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(crash) X(abort_it) X(exit_0) X(exit_159) \
+    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
     X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn) X(clear_death_signal) X(leave_session)
 
 static int attack(const char *name, const struct aim *aim)

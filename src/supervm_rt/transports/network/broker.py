@@ -165,12 +165,12 @@ class Broker:
             await trio.lowlevel.wait_readable(self._ours)
 
     def _take(self, request: Request, nursery: trio.Nursery) -> None:
-        if request.generation != self._generation:
-            self._refuse(request, _Refused(Status.STOPPING, f"it is of life {request.generation}, not {self._generation}"))
-        elif len(self._running) >= MOST_REQUESTS or request.id in self._running:
+        if len(self._running) >= MOST_REQUESTS or request.id in self._running:
             self._throttle(request, f"{MOST_REQUESTS} are under way")
         elif self._allowance.take(1) == 0:
             self._throttle(request, f"more than {self._grant.operator.rate} a second")
+        elif request.generation != self._generation:
+            self._refuse(request, _Refused(Status.STOPPING, f"it is of life {request.generation}, not {self._generation}"))
         else:
             self._running.add(request.id)
             nursery.start_soon(self._attend, request, nursery)

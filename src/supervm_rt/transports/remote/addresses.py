@@ -67,7 +67,7 @@ class TcpAddress:
         context.set_alpn_protocols(["h2"])
         path = self.certificate
         try:
-            context.load_cert_chain(self.certificate, self.key)
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
             path = self.authority
             context.load_verify_locations(self.authority)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
@@ -76,6 +76,11 @@ class TcpAddress:
                 f"{path}: no usable certificates ({why})", remedy="give the certificate, its key and the authority as PEM files"
             ) from None
         return context
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for it at the terminal."""
+    raise ValueError("its key has a password; give one without")
 
 
 Address = UnixAddress | TcpAddress

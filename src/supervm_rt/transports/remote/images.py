@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from supervm_rt.errors import LoadError
 
@@ -30,6 +30,12 @@ MOST_ENTRIES = 200_000
 MOST_LINKS = 40
 """Links that are followed for one path."""
 LONGEST_PATH = 4_096
+DEEPEST = 128
+"""Folders in one another."""
+MOST_HEADER_BYTES = 64 << 10
+"""Of one header that precedes a file in a layer, a long name or attributes: it is taken into memory as a whole."""
+MOST_ATTRIBUTES = 64
+"""That a layer has for all of its files."""
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _INDEXES = {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
@@ -37,6 +43,13 @@ _PLAIN = {"application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.imag
 _GZIP = {f"{kind}{suffix}" for kind in _PLAIN for suffix in ("+gzip", ".gzip")}
 _TAG = "org.opencontainers.image.ref.name"
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+_PRECEDES = {
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -197,18 +210,21 @@ class Layout:
             added: set[int] = set()
             try:
                 for member, data in _members(source, budget):
-                    budget.entries -= 1
-                    if budget.entries < 0:
-                        raise self._error(f"it has more than {MOST_ENTRIES} files")
+                    self._count(budget)
                     self._member(member, data, tree, contents, budget=budget, added=added)
                 while hashed.read(_CHUNK):
                     pass
             except _Above:
                 raise self._error("unpacked it is larger than it may be", "raise resources.storage in its manifest") from None
-            except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, UnicodeError) as error:
+            except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
                 raise self._error(f"a layer is broken ({error})") from None
         if f"sha256:{hashed.digest.hexdigest()}" != digest:
             raise self._error(f"what lies under {digest} has another digest")
+
+    def _count(self, budget: _Budget) -> None:
+        budget.entries -= 1
+        if budget.entries < 0:
+            raise self._error(f"it has more than {MOST_ENTRIES} files")
 
     def _member(
         self, member: tarfile.TarInfo, data: IO[bytes] | None, tree: _Node, contents: Path, *, budget: _Budget, added: set[int]
@@ -216,7 +232,7 @@ class Layout:
         parts = self._parts(member.name)
         if not parts:
             return
-        parent = self._folder_of(tree, parts[:-1], create=True)
+        parent = self._folder_of(tree, parts[:-1], budget)
         children, name = cast("dict[str, _Node]", parent.children), parts[-1]
         if name == _OPAQUE:
             for each in [each for each, node in children.items() if id(node) not in added]:
@@ -262,9 +278,9 @@ class Layout:
             raise self._error(f"{name[:100]!a} leads out of the image")
         return parts
 
-    def _folder_of(self, tree: _Node, parts: list[str], *, create: bool) -> _Node:
-        """The folder that a path names, with links followed inside the image."""
-        found = self._walk(tree, parts, create=create)
+    def _folder_of(self, tree: _Node, parts: list[str], budget: _Budget) -> _Node:
+        """The folder that a path names, with links followed inside the image; made where there is none."""
+        found = self._walk(tree, parts, budget)
         if found is None or found.children is None:
             raise self._error(f"{'/'.join(parts)[:100]!a} is not a folder")
         return found
@@ -272,10 +288,11 @@ class Layout:
     def _find(self, tree: _Node, parts: list[str]) -> _Node | None:
         if not parts:
             return tree
-        parent = self._walk(tree, parts[:-1], create=False)
+        parent = self._walk(tree, parts[:-1], None)
         return None if parent is None or parent.children is None else parent.children.get(parts[-1])
 
-    def _walk(self, tree: _Node, parts: list[str], *, create: bool) -> _Node | None:
+    def _walk(self, tree: _Node, parts: list[str], budget: _Budget | None) -> _Node | None:
+        """``budget``: of which what is not there is made; None: it is not made."""
         way = [tree]
         left = list(reversed(parts))
         links = 0
@@ -289,8 +306,9 @@ class Layout:
                 return None
             node = here.children.get(part)
             if node is None:
-                if not create:
+                if budget is None:
                     return None
+                self._count(budget)
                 node = here.children[part] = _Node(0o755, children={})
             if node.link is not None:
                 links += 1
@@ -301,6 +319,8 @@ class Layout:
                 left += [each for each in reversed(node.link.split("/")) if each not in {"", "."}]
                 continue
             way.append(node)
+            if len(way) > DEEPEST:
+                raise self._error(f"its folders lie too deep in one another, more than {DEEPEST}")
         return way[-1]
 
     # ---- how it is started ---------------------------------------------------------------------------------------------------
@@ -326,6 +346,9 @@ class Layout:
         if not isinstance(folder, str) or "\0" in folder:
             raise self._error("WorkingDir is no path")
         return posixpath.normpath(posixpath.join("/", folder))
+
+
+_HOLES = "a file with holes, which can be larger than what was counted"
 
 
 class _Above(Exception):
@@ -360,10 +383,32 @@ class _Bounded:
         return data
 
 
+class _Header(tarfile.TarInfo):
+    """A header that is judged before what belongs to it is read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """As tarfile does it. Raises ValueError, which tarfile hands on."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _PRECEDES and not 0 <= header.size <= MOST_HEADER_BYTES:
+            raise ValueError(f"{header.size} bytes before a file")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise ValueError(_HOLES)
+        return header
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        """Reads a map of any length."""
+        raise ValueError(_HOLES)
+
+
 def _members(source: IO[bytes], budget: _Budget) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     bounded = cast("IO[bytes]", _Bounded(source, budget))
-    with tarfile.open(fileobj=bounded, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
+    with tarfile.open(fileobj=bounded, mode="r|", tarinfo=_Header, encoding="utf-8", errors="surrogateescape") as archive:
         for member in archive:
+            if member.issparse():
+                raise ValueError(_HOLES)
+            if len(archive.pax_headers) > MOST_ATTRIBUTES:
+                raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for all files")
             yield member, archive.extractfile(member) if member.isreg() else None
             vars(archive)["members"] = []  # an archive remembers all that it saw
     while bounded.read(_CHUNK):  # what follows the end of the archive counts too

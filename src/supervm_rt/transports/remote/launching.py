@@ -7,21 +7,24 @@ socket of the host's, at which whoever comes is this plugin. The environment say
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from supervm_rt._abi import SealedLibrary
-from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, PluginError
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LoadError, PluginError
 from supervm_rt.model.manifest import Manifest
 from supervm_rt.transports.interface import Confinement
 from supervm_rt.transports.native.child import launcher
-from supervm_rt.transports.native.child.cgroups import Group, Quotas
+from supervm_rt.transports.native.child.cgroups import Group, Quotas, start_time
 from supervm_rt.transports.native.child.ending import describe
 from supervm_rt.transports.native.child.host import (
     Machine,
@@ -33,7 +36,7 @@ from supervm_rt.transports.native.child.host import (
 )
 from supervm_rt.transports.native.child.output import Output
 from supervm_rt.transports.native.child.seccomp import compile_program, read_profile
-from supervm_rt.transports.native.child.storage import FILES, INSIDE, MOST_ENTRIES, Storage, Way, measure, prepare
+from supervm_rt.transports.native.child.storage import FILES, INSIDE, Storage, Way, excess, prepare
 from supervm_rt.transports.remote.images import Image, Layout
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ OWN_TASKS = 8
 OVERHEAD_BYTES = 32 << 20
 MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
+_PLACE = re.compile(r"supervm-(\d+)-(\d+)-\w+")
 _INFO, _WARNING = 2, 3
 
 
@@ -82,6 +86,8 @@ class Program:
         self._ended = trio.Event()
         self._watching = False
         self._place: Path | None = None
+        self._lock = -1
+        """Of the place, while there is one."""
         self._transport: RemoteTransport | None = None
         self._doomed: ChildEnded | None = None
         self.confinement: Confinement | None = None
@@ -103,7 +109,8 @@ class Program:
         if self._folder_of_storage is not None:
             folder, size, launch = self._folder_of_storage, self._manifest.resources.storage or 0, tuple(launch_command())
             self._storage = await trio.to_thread.run_sync(lambda: prepare(folder, size, user, launch))
-        self._place = place = await trio.to_thread.run_sync(_make_place)
+        place, self._lock = await trio.to_thread.run_sync(_make_place)
+        self._place = place
         image: Image | None = None
         if isinstance(self._code, Layout):
             most = min(self._manifest.resources.storage or MOST_IMAGE_BYTES, MOST_IMAGE_BYTES)
@@ -179,6 +186,7 @@ class Program:
                 for entry in sorted(image.root.iterdir()):
                     source = str(entry.readlink()) if entry.is_symlink() else str(entry)
                     inside += ["--symlink" if entry.is_symlink() else "--ro-bind", source, f"/{entry.name}"]
+                self._check_mounts(image, [SOCKET_PATH, *([] if written is None else [INSIDE]), *map(str, shown)])
                 started, environment, folder = image.command, image.environment, image.folder
             inside += ["--ro-bind", str(socket), SOCKET_PATH]
             for source, path in zip(sources, shown, strict=True):
@@ -213,6 +221,18 @@ class Program:
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    def _check_mounts(self, image: Image, places: Iterable[str]) -> None:
+        """bubblewrap follows links where it mounts, while the host's own files are there too. Raises LoadError for such links."""
+        for place in places:
+            inside = image.root
+            for part in Path(place).parts[1:]:
+                inside /= part
+                if inside.is_symlink():
+                    raise LoadError(
+                        f"{self._plugin}: /{inside.relative_to(image.root)} is a link in its image, and {place} is shown there",
+                        remedy="make it a folder in the image, or leave it out",
+                    )
 
     # ---- while it runs -------------------------------------------------------------------------------------------------------
 
@@ -265,11 +285,10 @@ class Program:
         most = self._manifest.resources.storage or 0
         while True:
             await trio.sleep(1.0)
-            size, entries = await trio.to_thread.run_sync(measure, storage)
-            if size > most or entries > MOST_ENTRIES:
-                what = f"{size} bytes of the {most}" if size > most else f"more than {MOST_ENTRIES} files, the most"
+            breach = await trio.to_thread.run_sync(excess, storage, most)
+            if breach:
                 self._doomed = ChildEnded(
-                    f"{self._plugin}: its storage holds {what} that it may",
+                    f"{self._plugin}: {breach}",
                     cause="quota",
                     remedy="raise resources in its manifest, or ask its author",
                 )
@@ -344,14 +363,40 @@ class Program:
         if self._place is not None:
             place, self._place = self._place, None
             await trio.to_thread.run_sync(lambda: shutil.rmtree(place, ignore_errors=True))
+            os.close(self._lock)
         if isinstance(self._code, SealedLibrary):
             self._code.close()
 
 
-def _make_place() -> Path:
-    place = Path(tempfile.mkdtemp(prefix="supervm-", dir=_runtime_folder()))
+def _make_place() -> tuple[Path, int]:
+    """A folder, and the descriptor by which it is locked: it says also in another process namespace that somebody has it."""
+    folder = _runtime_folder()
+    clear_places(Path(folder))
+    place = Path(tempfile.mkdtemp(prefix=f"supervm-{os.getpid()}-{start_time(os.getpid())}-", dir=folder))
     place.chmod(0o711)
-    return place
+    return place, _lock(place)
+
+
+def _lock(place: Path) -> int:
+    """Raises OSError, a BlockingIOError where somebody else has it."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def clear_places(folder: Path) -> None:
+    """Removes what hosts that were killed left: the sockets and images of their plugins."""
+    for place in folder.glob("supervm-*"):
+        match = _PLACE.fullmatch(place.name)
+        if match is not None and start_time(int(match[1])) != int(match[2]):
+            with contextlib.suppress(OSError):
+                lock = _lock(place)
+                shutil.rmtree(place, ignore_errors=True)
+                os.close(lock)
 
 
 def _runtime_folder() -> str:

@@ -55,7 +55,7 @@ class Group:
     def __init__(self, bases: Bases, quotas: Quotas) -> None:
         """Makes it. What cannot be enforced is left out: see ``enforces``."""
         self.version = bases.version
-        name = f"{PREFIX}{os.getpid()}-{_start_time(os.getpid())}-{next(_counter)}"
+        name = f"{PREFIX}{os.getpid()}-{start_time(os.getpid())}-{next(_counter)}"
         self._folders: dict[str, Path] = {}
         for resource, base in bases.folders.items():
             wanted = getattr(quotas, resource)
@@ -222,12 +222,12 @@ def _clear(base: Path) -> None:
     """Removes groups whose host is gone. Their processes ended with it."""
     for folder in base.glob(f"{PREFIX}*"):
         match = _NAME.fullmatch(folder.name)
-        if match is not None and _start_time(int(match[1])) != int(match[2]):
+        if match is not None and start_time(int(match[1])) != int(match[2]):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
-def _start_time(process: int) -> int:
+def start_time(process: int) -> int:
     """When a process began, in ticks since the machine did; -1: there is none of that number."""
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])

@@ -15,7 +15,7 @@ import trio
 from supervm_rt.model.manifest import Resources
 from supervm_rt.transports.interface import Exhausted
 from supervm_rt.transports.native.child.cgroups import Group, Throttling
-from supervm_rt.transports.native.child.storage import INSIDE, MOST_ENTRIES, Storage, Way, measure
+from supervm_rt.transports.native.child.storage import INSIDE, Storage, Way, excess
 
 LOOK_SECONDS = 1.0
 """Between two looks at memory, storage and throttling."""
@@ -83,7 +83,7 @@ class Watch:
         if self.storage is not None and self.storage.way is Way.IMAGE:
             found += self._full()
         elif self.storage is not None:
-            breach = await self._measured(self.storage.path)
+            breach = await trio.to_thread.run_sync(excess, self.storage.path, self.resources.storage or 0)
         return [each for each in found if self._is_news(each, now)], breach
 
     def _is_news(self, found: Exhausted, now: float) -> bool:
@@ -102,13 +102,6 @@ class Watch:
             if found.f_bavail * found.f_frsize < min(size * _ROOM, _MOST_ROOM) or found.f_favail == 0:
                 return [Exhausted("storage", f"its storage of {size} bytes is nearly full: what does not fit is not written")]
         return []
-
-    async def _measured(self, folder: Path) -> str:
-        size, entries = await trio.to_thread.run_sync(measure, folder)
-        most = self.resources.storage or 0
-        if size > most:
-            return f"its storage holds {size} bytes of the {most} that it may"
-        return f"its storage holds more than {MOST_ENTRIES} files, the most that it may" if entries > MOST_ENTRIES else ""
 
     # ---- memory --------------------------------------------------------------------------------------------------------------
 

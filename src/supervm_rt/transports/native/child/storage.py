@@ -6,6 +6,7 @@ Elsewhere it is a folder that is measured.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import fcntl
 import os
@@ -173,32 +174,49 @@ def _run(tool: str, *arguments: str, accepted: int = 0) -> None:
     program = shutil.which(tool, path=_PATH)
     if program is None:
         raise OSError(0, f"{tool} is not installed")
-    done = subprocess.run(
-        [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env={"PATH": _PATH}
-    )
+    command = [program, *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env={"PATH": _PATH}
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(0, f"{tool} did not end within {_SECONDS} s") from None
     if done.returncode > accepted or done.returncode < 0:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise OSError(0, f"{tool}: {said[-1] if said else f'status {done.returncode}'}")
 
 
 def measure(folder: Path) -> tuple[int, int]:
-    """(bytes on the disk, files and folders) below it. Follows no link, and stops behind MOST_ENTRIES."""
+    """(bytes on the disk, files and folders) below it. Follows no link, and stops behind MOST_ENTRIES.
+
+    Raises OSError for what is there and cannot be looked at.
+    """
     size = entries = 0
     waiting = [str(folder)]
     while waiting and entries <= MOST_ENTRIES:
-        try:
-            with os.scandir(waiting.pop()) as found:
-                for entry in found:
-                    entries += 1
-                    if entries > MOST_ENTRIES:
-                        break
+        # What is gone, or something else by now, was taken away meanwhile.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as found:
+            for entry in found:
+                entries += 1
+                if entries > MOST_ENTRIES:
+                    break
+                with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
-                    size += max(status.st_blocks * 512, status.st_size if entry.is_file(follow_symlinks=False) else 0)
-                    if entry.is_dir(follow_symlinks=False):
+                    size += max(status.st_blocks * 512, status.st_size if stat.S_ISREG(status.st_mode) else 0)
+                    if stat.S_ISDIR(status.st_mode):
                         waiting.append(entry.path)
-        except FileNotFoundError:  # the plugin took it away meanwhile
-            continue
     return size, entries
+
+
+def excess(folder: Path, most: int) -> str:
+    """What a storage of so many bytes holds that it may not, for a person; empty: nothing."""
+    try:
+        size, entries = measure(folder)
+    except OSError as error:
+        return f"its storage holds what cannot be measured ({error.strerror})"
+    if size > most:
+        return f"its storage holds {size} bytes of the {most} that it may"
+    return f"its storage holds more than {MOST_ENTRIES} files, the most that it may" if entries > MOST_ENTRIES else ""
 
 
 # ---- what is possible here ---------------------------------------------------------------------------------------------------
@@ -240,5 +258,8 @@ def folders_can_be_mounted(launch: tuple[str, ...]) -> bool:
 
 def _launches(launch: tuple[str, ...], *options: str) -> bool:
     command = [*launch, *options, "--", "/bin/true"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0

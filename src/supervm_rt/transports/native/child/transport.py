@@ -573,7 +573,7 @@ class ChildTransport:
         """Nothing to tell: the plugin is given its position when it is started."""
 
     async def stop(self) -> None:
-        """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; kills what does not return.
+        """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; then its process.
 
         A plugin_start that is under way has its own deadline first.
         """
@@ -607,6 +607,8 @@ class ChildTransport:
                 raise LifecycleError(f"{overdue.message}; its process was killed", remedy=overdue.remedy) from None
             except ChildEnded as ended:
                 raise LifecycleError(ended.message, remedy=ended.remedy) from None
+            finally:
+                self._kill()  # what a thread of it goes on to write would never be all taken
         self._check("plugin_stop", reply.value)
 
     async def unload(self) -> None:
