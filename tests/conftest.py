@@ -24,10 +24,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
     Of those, what other tests left (idle threads that end when they please, plugins that were abandoned on purpose) is no matter.
     """
-    if pyfuncitem.get_closest_marker("own_process") is None or OWN_PROCESS in os.environ:
+    marker = pyfuncitem.get_closest_marker("own_process")
+    if marker is None or OWN_PROCESS in os.environ:
         return None
     command = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", pyfuncitem.nodeid]
     environment = {**os.environ, OWN_PROCESS: "1"}
+    if marker.kwargs.get("abandons", False) and "ASAN_OPTIONS" in environment:
+        # What a thread that never ends holds, cannot be told from what is lost.
+        environment["ASAN_OPTIONS"] += ":detect_leaks=0"
     # A folder of its own: pytest's common one is tidied by every process that ends, this one included.
     with tempfile.TemporaryDirectory(prefix="supervm-test-", ignore_cleanup_errors=True) as folder:
         command += ["--basetemp", str(Path(folder, "t"))]

@@ -96,7 +96,7 @@ def test_a_call_that_fails_is_named_and_cleaned_up(
     assert slots_in_use() == before
 
 
-@pytest.mark.own_process
+@pytest.mark.own_process(abandons=True)
 def test_one_that_never_stops_talking_does_not_hold_the_host(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         with trio.fail_after(60):
@@ -108,7 +108,7 @@ def test_one_that_never_stops_talking_does_not_hold_the_host(node: Node, make_pl
     trio.run(main)
 
 
-@pytest.mark.own_process
+@pytest.mark.own_process(abandons=True)
 def test_a_thread_that_a_release_left_is_noticed(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "linger")) as runtime:
@@ -120,7 +120,7 @@ def test_a_thread_that_a_release_left_is_noticed(node: Node, make_plugin: MakePl
     trio.run(main)
 
 
-@pytest.mark.own_process
+@pytest.mark.own_process(abandons=True)
 def test_one_that_takes_every_descriptor_is_named(node: Node, make_plugin: MakePlugin) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
@@ -147,7 +147,7 @@ def test_start_that_waits_for_stop_is_stopped_while_it_runs(node: Node, make_plu
     assert node.states() == [*GOOD_LIFE[:5], "stopping", "stopped", "unloaded"]
 
 
-@pytest.mark.own_process
+@pytest.mark.own_process(abandons=True)
 @pytest.mark.parametrize(
     ("act", "call"), [("init-hangs", "plugin_init"), ("start-hangs", "plugin_start"), ("stop-hangs", "plugin_stop")]
 )
@@ -180,7 +180,7 @@ def test_a_call_that_never_returns_is_abandoned_and_the_others_go_on(
     assert node.states("neighbour") == GOOD_LIFE
 
 
-@pytest.mark.own_process
+@pytest.mark.own_process(abandons=True)
 def test_threads_left_behind_are_noticed_and_the_library_stays(node: Node, make_plugin: MakePlugin) -> None:
     async def main() -> None:
         async with node.open(actor(make_plugin(), "leave-thread")) as runtime:
