@@ -36,12 +36,12 @@ COPY, RESERVE, RELEASE = 0, 1, 2
 WAYS = {COPY: "copy", RESERVE: "reserve + commit", RELEASE: "publish with release"}
 
 
-def ring_rate(count: int, length: int, way: int) -> float:
-    """Frames per second through the transport that the runtime uses."""
-    return trio.run(_receive_all, count, length, way)
+def ring_rate(count: int, length: int, way: int, producer: int) -> float:
+    """Frames per second through the transport that the runtime uses; ``producer``: the CPU of the plugin's thread."""
+    return trio.run(_receive_all, count, length, way, producer)
 
 
-async def _receive_all(count: int, length: int, way: int) -> float:
+async def _receive_all(count: int, length: int, way: int, producer: int) -> float:
     from _reading import read_frames
 
     transport = InProcessTransport(
@@ -53,7 +53,7 @@ async def _receive_all(count: int, length: int, way: int) -> float:
         deadlines=Deadlines(),
     )
     await transport.load()
-    settings = {"count": count, "length": length, "way": way, "cpu": cpus()[1]}
+    settings = {"count": count, "length": length, "way": way, "cpu": producer}
     transport.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=json.dumps(settings).encode(), position=None)
     await transport.init()
     left = count + 1  # the end of input is a frame too
@@ -85,7 +85,7 @@ def rows(quick: bool) -> Iterator[Row]:
         for length, size in SIZES.items():
             count = min(VOLUME // length, MOST_FRAMES) // (16 if quick else 1)
             runs: dict[str, Callable[[], float]] = {
-                name: functools.partial(ring_rate, count, length, way) for way, name in WAYS.items()
+                name: functools.partial(ring_rate, count, length, way, producer) for way, name in WAYS.items()
             }
             for name, peer in PEERS.items():
                 few = max(count // PEER_SHARE[name], 200)
