@@ -29,7 +29,10 @@ static bool receive_all(int socket, void *place, size_t length, struct message *
         for (struct cmsghdr *each = CMSG_FIRSTHDR(&request); each; each = CMSG_NXTHDR(&request, each)) {
             if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS)
                 continue;
-            message->descriptor_count = (int)((each->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+            size_t count_here = (each->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            if (count_here > CONTROL_DESCRIPTORS) /* The space is rounded up: one more may fit in it. */
+                return false;
+            message->descriptor_count = (int)count_here;
             memcpy(message->descriptors, CMSG_DATA(each), (size_t)message->descriptor_count * sizeof(int));
         }
         next += count;
