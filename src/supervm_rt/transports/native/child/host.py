@@ -112,9 +112,12 @@ def _try_machine() -> Machine:
         raise HostError(
             "bubblewrap is not installed, and no plugin can be sandboxed without it", remedy="apt-get install bubblewrap"
         )
-    version = subprocess.run(
-        [bubblewrap, "--version"], capture_output=True, text=True, check=False, timeout=_PROBE_SECONDS
-    ).stdout
+    try:
+        version = subprocess.run(
+            [bubblewrap, "--version"], capture_output=True, text=True, check=False, timeout=_PROBE_SECONDS
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"{bubblewrap} does not say its version ({error})", remedy="reinstall bubblewrap") from None
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
     disables = numbers >= (0, 8)
     user = user_for("probe")
