@@ -308,10 +308,16 @@ class RemoteTransport:
                     await exchange.ended.wait()
                 if not exchange.ended.is_set():
                     exchange.protocol.cut(f"{self.plugin} does not take the end of its call")
-                    await exchange.ended.wait()
+                    with trio.move_on_after(END_SECONDS):
+                        await exchange.ended.wait()
             if self._program is not None:
                 await self._program.end(min(self._deadlines.stop, 1.0))
             self._frames.clear()
+        if exchange is not None and not exchange.ended.is_set():
+            raise LifecycleError(
+                f"{self.plugin}: its call did not end within {END_SECONDS:g} s of its connection being closed",
+                remedy="report it: this is the host's own fault",
+            )
 
     def abandon(self) -> None:
         """Gives it up."""
