@@ -384,11 +384,11 @@ class PluginSupervisor:
             code = await trio.to_thread.run_sync(read_program, self.config.path, self.manifest)
         try:
             self._decide(b"" if code is None else code.sha256)
-        except PolicyRefused:
+            server = await self._services.remote()
+        except BaseException:
             if code is not None:
                 code.close()
             raise
-        server = await self._services.remote()
         return server.transport(
             self.plugin,
             manifest=self.manifest,

@@ -199,7 +199,11 @@ class Program:
             inside += ["--as-pid-1", "--chdir", folder, "--seccomp", str(filter_), "--remount-ro", "/", "--", *started]
             out_read, out_write = os.pipe2(os.O_CLOEXEC)
             opened.append(out_write)
-            error_read, error_write = os.pipe2(os.O_CLOEXEC)
+            try:
+                error_read, error_write = os.pipe2(os.O_CLOEXEC)
+            except OSError:
+                os.close(out_read)
+                raise
             opened.append(error_write)
             for descriptor in (out_read, error_read):
                 os.set_blocking(descriptor, False)
