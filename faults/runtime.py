@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faults.fault import Fault
 
+ADMISSION = "src/supervm_rt/runtime/admission.py"
 SUPERVISOR = "src/supervm_rt/runtime/supervisor.py"
 IN_PROCESS = "src/supervm_rt/transports/native/in_process.py"
 FAILURES = "tests/runtime/test_failures.py"
@@ -29,7 +30,7 @@ FAULTS = (
     Fault(
         "refused-plugin-runs",
         "what the policy refused is loaded all the same",
-        SUPERVISOR,
+        ADMISSION,
         "        if not decision.allowed:\n",
         "        if not decision.allowed and decision.placement is not None:\n",
         ("pytest", f"{FAILURES}::test_policy_refuses_before_any_code_runs"),

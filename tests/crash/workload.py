@@ -16,7 +16,7 @@ from typing import Final
 from supervm_rt import _abi
 from supervm_rt.cli.main import main
 from supervm_rt.model.plugin import Registration
-from supervm_rt.runtime import chains, supervisor
+from supervm_rt.runtime import admission, chains
 from supervm_rt.store import BlockInput, database, schema
 from supervm_rt.transports.interface import Received
 from supervm_rt.transports.native.in_process import InProcessTransport
@@ -67,7 +67,7 @@ class _Cut(InProcessTransport):
 def prepare(told: Told | None, *, before: int = 0, sizes: Sequence[int] = SIZES) -> None:
     """Sets this process up for the workload. ``told`` gets the blocks stored so far, ``before`` included, once a batch is."""
     _Cut.sizes = sizes
-    supervisor.InProcessTransport = supervisor.ChildTransport = _Cut  # type: ignore[assignment, attr-defined]
+    admission.InProcessTransport = admission.ChildTransport = _Cut  # type: ignore[assignment, attr-defined]
     database._LOG_BYTES = LOG_PAGES * schema.PAGE_SIZE  # type: ignore[misc]
     database._CACHE_KIBIBYTES = CACHE_PAGES * schema.PAGE_SIZE // 1024  # type: ignore[misc]
     if told is None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
 import random
-import socket
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from supervm_rt import _abi
 from supervm_rt.errors import (
     ChildEnded,
-    ConfigurationError,
     HostError,
     LifecycleError,
     LoadError,
@@ -26,59 +21,27 @@ from supervm_rt.errors import (
     OperatorError,
     PluginHung,
     PluginQuarantined,
-    PolicyRefused,
     RemoteEnded,
     RingCorrupt,
     StoreError,
     SuperVMError,
 )
 from supervm_rt.model.events import EventKind, Severity
-from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy, RunMode
+from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy
 from supervm_rt.model.plugin import AssignedResources, Registration
-from supervm_rt.runtime.binary import read_library, read_program
+from supervm_rt.runtime.admission import Admission, Services
 from supervm_rt.runtime.chains import ChainPipeline, Translated
-from supervm_rt.runtime.config import PluginConfig, RuntimeConfig
+from supervm_rt.runtime.config import PluginConfig
 from supervm_rt.runtime.lifecycle import ENDED, PluginState, check_transition
-from supervm_rt.runtime.sink import EventSink
 from supervm_rt.transports.interface import CallOverdue, Confinement, PluginTransport, Received
-from supervm_rt.transports.native.child.transport import ChildTransport
-from supervm_rt.transports.native.in_process import InProcessTransport
-from supervm_rt.transports.network.broker import Broker, Report
-from supervm_rt.transports.network.resolving import MOST_LOOKUPS, Resolver
+from supervm_rt.transports.network.broker import Broker
 from supervm_rt.trust.manifest import compare_with_binary
 from supervm_rt.trust.network import NetworkGrant
-from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
-
-if TYPE_CHECKING:
-    from supervm_rt._abi import SealedLibrary
-    from supervm_rt.transports.remote.images import Layout
-    from supervm_rt.transports.remote.server import RemoteServer
 
 _logger = logging.getLogger("supervm_rt")
 
 _PERMANENT = (OperatorError, LoadError, ManifestMismatch)
 """Another try would end the same way: somebody has to change a file or a setting first."""
-
-
-class Services(Protocol):
-    """What a supervisor needs of the runtime that owns it."""
-
-    config: RuntimeConfig
-    sink: EventSink
-    policy: Policy
-    resolver: Resolver
-
-    async def position(self, plugin: str, chain: str) -> bytes | None:
-        """The durable position of a plugin on a chain."""
-
-    async def remote(self) -> RemoteServer:
-        """The gRPC server; started where it does not run yet. Raises OperatorError."""
-
-    def store_failed(self, error: StoreError) -> None:
-        """Ends the runtime with this error."""
-
-    def changed(self) -> None:
-        """Wakes whoever waits for a change of some plugin's status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +102,8 @@ class PluginSupervisor:
         self._sink = services.sink
         self._state = PluginState.REGISTERED
         self._generation = generation
-        self._decision: Decision | None = None
+        self._admission = Admission(plugin, config, manifest, services, self._emit)
         self._transport: PluginTransport | None = None
-        self._broker: Broker | None = None
-        self._lookups = trio.CapacityLimiter(MOST_LOOKUPS)
         self._registration: Registration | None = None
         self._ended_input = False
         self._finished = False
@@ -171,13 +132,13 @@ class PluginSupervisor:
             chain=self.chain,
             state=self._state,
             generation=self._generation,
-            placement=self._decision.placement if self._decision else None,
+            placement=self._admission.decision.placement if self._admission.decision else None,
             confinement=self._transport.confinement if self._transport else None,
             idle=running and (self._ended_input or not streams),
             finished=self._finished,
             failure=self._failure,
             ring=self._transport.statistics() if self._transport else None,
-            network=self._decision.network if self._decision else None,
+            network=self._admission.decision.network if self._admission.decision else None,
         )
 
     def stop(self) -> None:
@@ -257,7 +218,7 @@ class PluginSupervisor:
     async def _life(self) -> None:
         self._begin_life()
         try:
-            transport = await self._admit()
+            transport = await self._admission.admit(self._generation)
         except SuperVMError as error:
             self._failed(error)
             self._move(PluginState.REFUSED)
@@ -310,124 +271,15 @@ class PluginSupervisor:
             },
         )
 
-    async def _admit(self) -> PluginTransport:
-        """Reads and seals the binary and asks the policy about these very bytes. Raises what refuses the plugin."""
-        if self.manifest.run_mode is RunMode.GRPC:
-            return await self._admit_remote()
-        placement = self._services.policy.placement(self.manifest, self.config.placement)
-        library = await trio.to_thread.run_sync(read_library, self.config.path, self.manifest, placement)
-        try:
-            decision = self._decide(library.sha256)
-        except PolicyRefused:
-            library.close()
-            raise
-        if decision.placement is Placement.IN_PROCESS:
-            return InProcessTransport(
-                library,
-                name=self.plugin,
-                generation=self._generation,
-                ring_bytes=self._services.config.ring_bytes,
-                heartbeat=self.manifest.heartbeat,
-                deadlines=self._services.config.deadlines,
-                network=self._make_broker(decision),
-            )
-        return ChildTransport(
-            library,
-            name=self.plugin,
-            generation=self._generation,
-            ring_bytes=self._services.config.ring_bytes,
-            heartbeat=self.manifest.heartbeat,
-            deadlines=self._services.config.deadlines,
-            security=self.manifest.security,
-            folder=self.config.path,
-            read_paths=self._read_paths(),
-            resources=self.manifest.resources,
-            storage=self._services.config.storage_of(self.plugin),
-            complete=decision.level is PolicyLevel.STRICT,
-            network=self._make_broker(decision),
-        )
-
-    def _make_broker(self, decision: Decision) -> socket.socket | None:
-        """Puts up what serves the plugin's network, where it was granted any. Returns the plugin's end."""
-        self._broker = None
-        if not decision.network:
-            return None
-        self._broker = Broker(
-            self.plugin,
-            self._generation,
-            decision.network,
-            resolver=self._services.resolver,
-            lookups=self._lookups,
-            report=self._tell_network,
-        )
-        return self._broker.plugin_end
-
     async def _serve_network(self, broker: Broker) -> None:
         try:
             await broker.run()
         except SuperVMError as error:
             self._failed(error)
 
-    def _tell_network(self, report: Report) -> None:
-        severity = Severity.WARNING if report.action in {"refused", "throttled"} else Severity.INFO
-        self._emit(
-            EventKind.PLUGIN_NETWORK,
-            f"{self.plugin}: {report}",
-            severity=severity,
-            data={"host" if name == "name" else name: value for name, value in dataclasses.asdict(report).items()},
-        )
-
-    async def _admit_remote(self) -> PluginTransport:
-        """The same for a plugin that comes over gRPC."""
-        code: SealedLibrary | Layout | None = None
-        if self.manifest.binary is not None:
-            code = await trio.to_thread.run_sync(read_program, self.config.path, self.manifest)
-        try:
-            self._decide(b"" if code is None else code.sha256)
-            server = await self._services.remote()
-        except BaseException:
-            if code is not None:
-                code.close()
-            raise
-        return server.transport(
-            self.plugin,
-            manifest=self.manifest,
-            generation=self._generation,
-            window=self._services.config.ring_bytes,
-            deadlines=self._services.config.deadlines,
-            code=code,
-            folder=self.config.path,
-            read_paths=self._read_paths(),
-            storage=self._services.config.storage_of(self.plugin),
-        )
-
-    def _decide(self, sha256: bytes) -> Decision:
-        """Asks the policy. Raises PolicyRefused."""
-        decision = self._services.policy.decide(self.manifest, sha256, self.config.placement, self.config.network)
-        self._decision = decision
-        self._emit(
-            EventKind.POLICY_DECISION,
-            f"{self.plugin}: {'allowed' if decision.allowed else 'refused'}: {decision.reason}",
-            severity=Severity.INFO if decision.allowed else Severity.ERROR,
-            data={
-                "level": str(decision.level),
-                "allowed": decision.allowed,
-                "sha256": sha256.hex(),
-                "capabilities": sorted(map(str, decision.capabilities)),
-                "placement": decision.placement,
-                "network": decision.network.as_data(),
-                "warnings": list(decision.warnings),
-            },
-        )
-        for warning in decision.warnings:
-            self._emit(EventKind.POLICY_DECISION, f"{self.plugin}: {warning}", severity=Severity.WARNING)
-        if not decision.allowed:
-            raise PolicyRefused(f"{self.plugin}: {decision.reason}", remedy=decision.remedy)
-        return decision
-
     async def _bring_up(self, transport: PluginTransport, nursery: trio.Nursery) -> None:
         """Load, init, start; what was said is received from load on."""
-        assert self._decision is not None
+        assert self._admission.decision is not None
         try:
             self._move(PluginState.LOADING)
             said = await transport.load()
@@ -435,13 +287,13 @@ class PluginSupervisor:
             self._tell_confinement(transport)
             compare_with_binary(self.manifest, said)
             transport.grant(
-                capabilities=self._decision.capabilities,
-                configuration=self._configuration(),
+                capabilities=self._admission.decision.capabilities,
+                configuration=self._admission.configuration(),
                 position=await self._services.position(self.plugin, self.chain),
             )
             nursery.start_soon(self._receive, transport)
-            if self._broker is not None:
-                nursery.start_soon(self._serve_network, self._broker)
+            if self._admission.broker is not None:
+                nursery.start_soon(self._serve_network, self._admission.broker)
             self._move(PluginState.INITIALISING)
             await transport.init()
             self._move(PluginState.INITIALISED)
@@ -465,28 +317,6 @@ class PluginSupervisor:
             severity=Severity.WARNING if confinement.degraded else Severity.INFO,
             data=dataclasses.asdict(confinement),
         )
-
-    def _configuration(self) -> bytes:
-        """The plugin's settings as JSON; paths that it may read are made absolute, without links."""
-        settings = dict(self.config.settings)
-        settings.update({key: str(path) for key, path in self._read_paths().items()})
-        try:
-            return json.dumps(settings, allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
-
-    def _read_paths(self) -> dict[str, Path]:
-        """What the plugin may read: the operator's values for the keys that the manifest names."""
-        paths = {}
-        folder = self.config.settings_folder
-        try:
-            for key in self.manifest.security.read_paths:
-                value = self.config.settings.get(key)
-                if isinstance(value, str):
-                    paths[key] = ((folder or Path.cwd()) / Path(value).expanduser()).resolve()
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ConfigurationError(f"{self.plugin}: the settings cannot be handed over ({error})") from None
-        return paths
 
     async def _receive(self, transport: PluginTransport) -> None:
         """Takes what the plugin says while the life lasts. One batch is translated while the one before it is committed."""
@@ -612,8 +442,8 @@ class PluginSupervisor:
 
     async def _end_life(self, transport: PluginTransport) -> None:
         """Stop, take what is left, unload; with deadlines. Runs shielded."""
-        if self._broker is not None:
-            self._broker.close()  # whoever waits for the network waits no more
+        if self._admission.broker is not None:
+            self._admission.broker.close()  # whoever waits for the network waits no more
         try:
             if self._state in {PluginState.STARTING, PluginState.RUNNING}:
                 self._move(PluginState.STOPPING)
