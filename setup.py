@@ -68,7 +68,7 @@ def shipped_plugin(name: str) -> Extension:
 class Program(Extension):
     """A program that comes with the package. No sanitizer: it runs confined, where a sanitizer cannot."""
 
-    def __init__(self, name: str, sources: list[str]) -> None:
+    def __init__(self, name: str, sources: list[str], *, static: bool = False) -> None:
         headers = [
             str(path) for folder in ("include/supervm", "src/supervm_rt/_native", "runner") for path in Path(folder).glob("*.h")
         ]
@@ -86,7 +86,7 @@ class Program(Extension):
                 "-fstack-protector-strong",
                 "-D_FORTIFY_SOURCE=2",
             ],
-            extra_link_args=["-pie", "-pthread", "-Wl,-z,relro,-z,now"],
+            extra_link_args=["-static-pie" if static else "-pie", "-pthread", "-Wl,-z,relro,-z,now"],
             depends=sorted(headers),
         )
 
@@ -101,6 +101,7 @@ PROGRAMS = (
         + [f"src/supervm_rt/_native/{name}.c" for name in PLUGIN_SIDE],
     ),
     Program("supervm-launch", ["runner/launch.c"]),
+    Program("supervm-enter", ["runner/enter.c", "runner/confine.c"], static=True),
 )
 
 

@@ -79,12 +79,27 @@ struct landlock_path {
     int32_t parent_fd;
 } __attribute__((packed));
 
+#define EXECUTE UINT64_C(1)
 #define READ_FILE (UINT64_C(1) << 2)
 #define READ_DIRECTORY (UINT64_C(1) << 3)
 #define TRUNCATE (UINT64_C(1) << 14)
 /* Write, remove and make files and directories. */
 #define CHANGE ((UINT64_C(1) << 1) | (UINT64_C(1) << 4) | (UINT64_C(1) << 5) | (UINT64_C(1) << 7) | (UINT64_C(1) << 8) | TRUNCATE)
-#define OF_FILES (READ_FILE | (UINT64_C(1) << 1) | TRUNCATE)
+#define OF_FILES (EXECUTE | READ_FILE | (UINT64_C(1) << 1) | TRUNCATE)
+
+static uint64_t access_of(char mode)
+{
+    switch (mode) {
+    case 'w':
+        return READ_FILE | READ_DIRECTORY | CHANGE;
+    case 'x':
+        return READ_FILE | READ_DIRECTORY | EXECUTE;
+    case 'l':
+        return READ_DIRECTORY;
+    default:
+        return READ_FILE | READ_DIRECTORY;
+    }
+}
 
 static uint64_t all_file_access(int version)
 {
@@ -92,14 +107,14 @@ static uint64_t all_file_access(int version)
     return (UINT64_C(1) << bits) - 1;
 }
 
-static bool allow_path(int rules, const char *path, bool writable, uint64_t handled)
+static bool allow_path(int rules, const char *path, char mode, uint64_t handled)
 {
     struct landlock_path rule = {.parent_fd = open(path, O_PATH | O_CLOEXEC)};
     struct stat file;
     if (rule.parent_fd < 0)
         return errno == ENOENT; /* What is not there needs no rule. */
     bool done = fstat(rule.parent_fd, &file) == 0;
-    rule.allowed_access = READ_FILE | READ_DIRECTORY | (writable ? CHANGE : 0);
+    rule.allowed_access = access_of(mode);
     if (!S_ISDIR(file.st_mode))
         rule.allowed_access &= OF_FILES;
     rule.allowed_access &= handled;
@@ -129,7 +144,7 @@ const char *confine_files(const struct setup *setup, const uint8_t *paths)
     if (rules < 0)
         return "Landlock";
     for (const char *next = (const char *)paths, *end = next + setup->paths_bytes; next < end; next += strlen(next) + 1)
-        if (!allow_path(rules, next + 1, *next == 'w', attributes.handled_access_fs)) {
+        if (!allow_path(rules, next + 1, *next, attributes.handled_access_fs)) {
             close(rules);
             return "Landlock for a path";
         }
@@ -166,6 +181,17 @@ const char *confine_calls(const uint8_t *program, uint32_t program_bytes)
         return "a seccomp program of this length";
     memcpy(filter, program, program_bytes);
     return install(&(struct sock_fprog){.len = (uint16_t)(program_bytes / sizeof *filter), .filter = filter});
+}
+
+const char *confine_program(const uint8_t *program, uint32_t program_bytes, int *listener)
+{
+    static struct sock_filter filter[BPF_MAXINSNS];
+    if (!is_program(program_bytes))
+        return "a seccomp program of this length";
+    memcpy(filter, program, program_bytes);
+    struct sock_fprog whole = {.len = (uint16_t)(program_bytes / sizeof *filter), .filter = filter};
+    *listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &whole);
+    return *listener >= 0 ? NULL : "seccomp";
 }
 
 /* At the lowest address at which there can be anything: so every range that overlaps it begins below its end. */

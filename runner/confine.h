@@ -13,7 +13,8 @@
 /* No new privileges, not dumpable, limits, no memory that becomes executable. */
 const char *confine_process(const struct setup *setup);
 
-/* Only these paths, no TCP, no abstract sockets and no signals of others (Landlock, as far as this kernel has it). */
+/* Only these paths, no TCP, no abstract sockets and no signals of others (Landlock, as far as this kernel has it). What may be done
+ * with a path is said by the character before it: r read, w write too, x read and execute, l list folders only. */
 const char *confine_files(const struct setup *setup, const uint8_t *paths);
 
 /* The version of Landlock that this kernel has, 0: none. */
@@ -27,5 +28,8 @@ const char *confine_calls(const uint8_t *program, uint32_t program_bytes);
 const char *confine_keep(const uint8_t *program, uint32_t program_bytes);
 const char *confine_guard(void);
 const char *confine_finally(void);
+
+/* One seccomp program for a process that is to become another. listener: where the host hears of the calls that it wants to judge. */
+const char *confine_program(const uint8_t *program, uint32_t program_bytes, int *listener);
 
 #endif

@@ -1,6 +1,6 @@
 /* Prepares a process for the sandbox and becomes it: what has to be done with the host's rights before they are dropped.
  *
- *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH | --write PATH | --image FILE]... -- PROGRAM ARGUMENT...
+ *     supervm-launch [--user UID GID] [--cgroup FOLDER]... [--read PATH | --write PATH | --image FILE | --show PATH]... -- PROGRAM ARGUMENT...
  *     supervm-launch [...] --descriptor FD -- NAME ARGUMENT...
  *
  * Joins the cgroups; makes each PATH, in order, reachable for the user UID as /tmp/0, /tmp/1, ... in a mount namespace of its own,
@@ -10,7 +10,8 @@
  * A PATH that is read belongs to its owner, who alone may read it as a rule (a node writes its files 0600). So it is mounted read-only with its
  * owner mapped to UID. Where the file system cannot do that, the process runs as the owner instead, unless that is root.
  * One that is written belongs to UID already. A FILE is the image of an ext4 file system, as large as its user may write: the folder
- * "files" in it is made for UID, and found as /tmp/N/files. Nothing that is mounted here can be executed, or be a device.
+ * "files" in it is made for UID, and found as /tmp/N/files. One that is shown is read by everybody, and what is in it can be executed.
+ * Nothing else that is mounted here can be executed, and nothing at all be a device.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -35,7 +36,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MOST_PATHS 17 /* That are read, and the storage. */
+#define MOST_PATHS 18 /* That are read, the storage, and what is shown. */
 #define STAGE "/tmp"
 #define STATUS_FAILED 97 /* The line on standard error says why. */
 
@@ -64,13 +65,14 @@
 #define MOST_LOOPS 64 /* Tries to get a loop device that nobody else takes meanwhile. */
 #define FILES "files"
 
-enum way { READS, WRITES, IMAGE };
+enum way { READS, WRITES, IMAGE, SHOWS, NO_WAY };
 
 struct attributes {
     uint64_t set, clear, propagation, userns_fd;
 };
 #define CONFINED (UINT64_C(2) /* nosuid */ | 4 /* nodev */ | 8 /* noexec */)
 #define READ_ONLY UINT64_C(1)
+#define SHOWN (UINT64_C(2) /* nosuid */ | 4 /* nodev */ | READ_ONLY)
 
 static struct {
     bool drops;
@@ -79,6 +81,7 @@ static struct {
     const char *paths[MOST_PATHS];
     enum way ways[MOST_PATHS];
     int path_count;
+    const char *owned; /* The path whose owner the process will run as; NULL: none. */
     int descriptor;
 } options = {.descriptor = -1};
 
@@ -231,8 +234,8 @@ static int mount_of(const char *path, enum way way)
     struct stat file;
     if (tree < 0 || fstat(tree, &file) != 0)
         fail("%s: %s", path, strerror(errno));
-    if (way == WRITES) {
-        struct attributes own = {.set = CONFINED};
+    if (way == WRITES || way == SHOWS) {
+        struct attributes own = {.set = way == WRITES ? CONFINED : SHOWN};
         if (!set_attributes(tree, &own))
             fail("%s: it cannot be mounted (%s)", path, strerror(errno));
         return tree;
@@ -248,7 +251,14 @@ static int mount_of(const char *path, enum way way)
     struct attributes plain = {.set = CONFINED | READ_ONLY};
     if (!set_attributes(tree, &plain))
         fail("%s: it cannot be mounted read-only (%s)", path, strerror(errno));
-    if (file.st_uid != 0 && (file.st_mode & 004) == 0) {
+    /* Who keeps it from the sandbox's user, may be asked for once: a process has one user. */
+    if (options.drops && file.st_uid != 0 && (file.st_mode & 004) == 0) {
+        if (options.owned && options.user != file.st_uid)
+            fail("%s and %s belong to different users (%u and %u), are closed to others, and their file systems do not map owners: "
+                 "no process can read both; keep one of them where owners can be mapped (ext4, xfs, btrfs), or open it to others",
+                 options.owned, path, options.user, file.st_uid);
+        if (!options.owned)
+            options.owned = path;
         options.user = file.st_uid;
         options.group = file.st_gid;
     }
@@ -284,6 +294,24 @@ static void make_files(void)
         if (options.ways[index] == IMAGE && ((mkdir(place, 0700) != 0 && errno != EEXIST) ||
                                              lchown(place, options.user, options.group) != 0 || chmod(place, 0700) != 0))
             fail("%s: %s", options.paths[index], strerror(errno));
+        snprintf(place, sizeof place, STAGE "/%d", index);
+        if (options.owned && options.ways[index] == WRITES && lchown(place, options.user, options.group) != 0)
+            fail("%s: %s", options.paths[index], strerror(errno));
+    }
+}
+
+/* Again, where that changed the user: what was mounted before was for another one. */
+static void mount_what_is_read(int *trees)
+{
+    for (const char *owned = options.owned;; owned = options.owned) {
+        for (int index = 0; index < options.path_count; index++)
+            if (options.ways[index] == READS)
+                trees[index] = mount_of(options.paths[index], READS);
+        if (options.owned == owned)
+            return;
+        for (int index = 0; index < options.path_count; index++)
+            if (options.ways[index] == READS)
+                close(trees[index]);
     }
 }
 
@@ -294,8 +322,10 @@ static void stage_paths(void)
         enter_user_namespace();
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
         fail("a mount namespace of its own: %s", strerror(errno));
+    mount_what_is_read(trees);
     for (int index = 0; index < options.path_count; index++)
-        trees[index] = mount_of(options.paths[index], options.ways[index]);
+        if (options.ways[index] != READS)
+            trees[index] = mount_of(options.paths[index], options.ways[index]);
     if (mount("supervm", STAGE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=64k") != 0)
         fail("%s: %s", STAGE, strerror(errno));
     for (int index = 0; index < options.path_count; index++) {
@@ -340,8 +370,18 @@ static uint32_t number(const char *text)
     return (uint32_t)value;
 }
 
+static enum way way_of(const char *option)
+{
+    static const char *const names[NO_WAY] = {[READS] = "--read", [WRITES] = "--write", [IMAGE] = "--image", [SHOWS] = "--show"};
+    for (enum way way = READS; way < NO_WAY; way++)
+        if (strcmp(option, names[way]) == 0)
+            return way;
+    return NO_WAY;
+}
+
 int main(int argc, char **argv)
 {
+    enum way way;
     pid_t host = getppid();
     (void)argc;
     end_with_host(host);
@@ -355,10 +395,8 @@ int main(int argc, char **argv)
         } else if (strcmp(*next, "--cgroup") == 0 && next[1]) {
             join_cgroup(*++next);
         } else if (next[1] && options.path_count < MOST_PATHS &&
-                   (strcmp(*next, "--read") == 0 || strcmp(*next, "--write") == 0 || strcmp(*next, "--image") == 0)) {
-            options.ways[options.path_count] = strcmp(*next, "--read") == 0    ? READS
-                                               : strcmp(*next, "--write") == 0 ? WRITES
-                                                                               : IMAGE;
+                   (way = way_of(*next)) != NO_WAY) {
+            options.ways[options.path_count] = way;
             options.paths[options.path_count++] = *++next;
         } else if (strcmp(*next, "--descriptor") == 0) {
             options.descriptor = (int)number(*++next);

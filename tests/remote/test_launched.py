@@ -12,7 +12,7 @@ import trio
 
 from supervm_rt import Deadlines, EventKind, PluginState
 from supervm_rt.transports.native.child.cgroups import start_time
-from supervm_rt.transports.remote.launching import clear_places
+from supervm_rt.transports.remote.places import clear_places
 from tests.remote.messages import register, registered
 from tests.remote.programs import LAUNCHED, program
 from tests.remote.support import Served, peer, serving

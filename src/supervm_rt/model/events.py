@@ -32,6 +32,7 @@ class EventKind(enum.StrEnum):
     CHAIN_REJECTED = "chain.rejected"
     REMOTE_LISTENING = "remote.listening"
     REMOTE_REFUSED = "remote.refused"
+    REMOTE_UNPACKING = "remote.unpacking"
     REMOTE_CONNECTED = "remote.connected"
     STORE_FAILED = "store.failed"
 

@@ -141,7 +141,7 @@ class Admission:
         if self.manifest.binary is not None:
             code = await trio.to_thread.run_sync(read_program, self.config.path, self.manifest)
         try:
-            self._decide(b"" if code is None else code.sha256)
+            decision = self._decide(b"" if code is None else code.sha256)
             server = await self._services.remote()
         except BaseException:
             if code is not None:
@@ -157,6 +157,7 @@ class Admission:
             folder=self.config.path,
             read_paths=self._read_paths(),
             storage=self._services.config.storage_of(self.plugin),
+            complete=decision.level is PolicyLevel.STRICT,
         )
 
     def _decide(self, sha256: bytes) -> Decision:

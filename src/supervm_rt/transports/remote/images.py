@@ -17,7 +17,7 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -63,6 +63,10 @@ class Image:
     environment: tuple[tuple[str, str], ...]
     folder: str
     """Its working folder."""
+    files: int
+    """Files, folders and links that its layers hold."""
+    size: int
+    """Bytes that its layers have unpacked."""
     digest: bytes
     """SHA-256 of its manifest, which holds the digests of all else: the policy decides about it."""
 
@@ -82,6 +86,8 @@ class _Budget:
     """What may still be unpacked."""
 
     bytes: int
+    check: Callable[[], None]
+    """Asked again and again whether to go on: what it raises ends the unpacking."""
     entries: int = MOST_ENTRIES
     number: int = field(default=0)
 
@@ -181,23 +187,27 @@ class Layout:
 
     # ---- unpacking -----------------------------------------------------------------------------------------------------------
 
-    def unpack(self, folder: Path, *, most_bytes: int) -> Image:
-        """Unpacks into a folder of its own, which must be empty. Raises LoadError; the folder is to be thrown away then."""
+    def unpack(self, folder: Path, *, most_bytes: int, check: Callable[[], None] = lambda: None) -> Image:
+        """Unpacks into a folder of its own, which must be empty. Raises LoadError; the folder is to be thrown away then.
+
+        ``check`` is called between files and within large ones: what it raises ends the unpacking.
+        """
         contents, root = folder / "contents", folder / "root"
         contents.mkdir(parents=True)
-        budget = _Budget(most_bytes)
+        budget = _Budget(most_bytes, check)
         tree = _Node(0o755, children={})
         try:
             for descriptor in self._layers:
                 self._apply(descriptor, tree, contents, budget)
             root.mkdir()
             root.chmod(0o755)
-            _make(tree, root)
+            _make(tree, root, check)
         except OSError as error:
-            raise self._error(f"it cannot be unpacked ({error.strerror or error})", "make room in the store's folder") from None
+            raise self._error(f"it cannot be unpacked ({error.strerror or error})", "make room where storage lies") from None
         finally:
             shutil.rmtree(contents, ignore_errors=True)
-        return Image(root, self._command(), self._environment(), self._working_folder(), self.sha256)
+        used = {"files": MOST_ENTRIES - budget.entries, "size": most_bytes - budget.bytes}
+        return Image(root, self._command(), self._environment(), self._working_folder(), digest=self.sha256, **used)
 
     def _apply(self, descriptor: dict[str, Any], tree: _Node, contents: Path, budget: _Budget) -> None:
         kind = descriptor.get("mediaType")
@@ -213,7 +223,7 @@ class Layout:
                     self._count(budget)
                     self._member(member, data, tree, contents, budget=budget, added=added)
                 while hashed.read(_CHUNK):
-                    pass
+                    budget.check()
             except _Above:
                 raise self._error("unpacked it is larger than it may be", "raise resources.storage in its manifest") from None
             except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
@@ -376,6 +386,7 @@ class _Bounded:
         self._budget = budget
 
     def read(self, size: int = -1) -> bytes:
+        self._budget.check()
         data = self._source.read(size)
         self._budget.bytes -= len(data)
         if self._budget.bytes < 0:
@@ -420,7 +431,7 @@ def _annotations(descriptor: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _make(tree: _Node, root: Path) -> None:
+def _make(tree: _Node, root: Path, check: Callable[[], None]) -> None:
     """Makes the tree: folders and files, then links."""
     links: list[tuple[Path, str]] = []
     placed: dict[Path, Path] = {}
@@ -428,6 +439,7 @@ def _make(tree: _Node, root: Path) -> None:
     while waiting:
         node, path = waiting.pop()
         for name, child in (node.children or {}).items():
+            check()
             target = path / name
             if child.children is not None:
                 target.mkdir()

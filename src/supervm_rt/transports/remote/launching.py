@@ -7,13 +7,12 @@ socket of the host's, at which whoever comes is this plugin. The environment say
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import dataclasses
 import os
-import re
-import shutil
+import socket
 import subprocess
-import tempfile
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,36 +20,52 @@ import trio
 
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LoadError, PluginError
+from supervm_rt.model.events import EventKind
 from supervm_rt.model.manifest import Manifest
 from supervm_rt.transports.interface import Confinement
 from supervm_rt.transports.native.child import launcher
-from supervm_rt.transports.native.child.cgroups import Group, Quotas, start_time
+from supervm_rt.transports.native.child.bubblewrap import sandbox
+from supervm_rt.transports.native.child.cgroups import Group
 from supervm_rt.transports.native.child.ending import describe
+from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import (
+    LINKER_CACHE,
     Machine,
     launch_command,
-    library_binds,
+    library_folders,
     machine,
-    namespaces,
+    program,
     user_for,
 )
 from supervm_rt.transports.native.child.output import Output
+from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_program, read_profile
-from supervm_rt.transports.native.child.storage import FILES, INSIDE, Storage, Way, excess, prepare
+from supervm_rt.transports.native.child.storage import INSIDE, Storage, prepare
+from supervm_rt.transports.native.child.verifying import (
+    ask_for_sender,
+    receive_with_descriptor,
+    user_of,
+    what_is_missing,
+)
+from supervm_rt.transports.remote.connecting import Connections
 from supervm_rt.transports.remote.images import Image, Layout
+from supervm_rt.transports.remote.places import Place, for_image, for_socket
+from supervm_rt.transports.shortage import host_error
 
 if TYPE_CHECKING:
     from supervm_rt.transports.remote.server import RemoteServer
     from supervm_rt.transports.remote.transport import RemoteTransport
 
 PROGRAM_PATH = "/plugin"
+ENTER_PATH = "/supervm-enter"
 SOCKET_PATH = "/supervm.sock"
-MOST_TASKS = 64
-OWN_TASKS = 8
-OVERHEAD_BYTES = 32 << 20
+RESERVED_BYTES = 128 << 20
+"""What a runtime may reserve beyond the memory that is granted, and not use: Go takes 64 MiB at once."""
 MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
-_PLACE = re.compile(r"supervm-(\d+)-(\d+)-\w+")
+LOOK_SECONDS = 0.1
+_OWN_PROGRAMS = 1
+"""seccomp programs around it."""
 _INFO, _WARNING = 2, 3
 
 
@@ -67,15 +82,21 @@ class Program:
         folder: Path,
         read_paths: dict[str, Path],
         storage: Path,
+        complete: bool = False,
     ) -> None:
-        """``code`` is closed at the end. ``folder``: the plugin's. ``storage``: where it may write, where that is granted."""
+        """``code`` is closed at the end. ``folder``: the plugin's. ``storage``: where it may write, where that is granted.
+
+        ``complete``: no quota that is not enforced will do.
+        """
         self._server = server
         self._code = code
         self._manifest = manifest
         self._plugin = plugin
         self._folder = folder
         self._read_paths = read_paths
+        self._beside = storage
         self._folder_of_storage = storage if manifest.resources.storage else None
+        self._complete = complete
         self._storage: Storage | None = None
         self._group: Group | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,15 +106,20 @@ class Program:
         self._watch_scope = trio.CancelScope()
         self._ended = trio.Event()
         self._watching = False
-        self._place: Path | None = None
-        self._lock = -1
-        """Of the place, while there is one."""
+        self._places: list[Place] = []
+        self._control: socket.socket | None = None
+        """From it comes, once, what says that the program is confined."""
+        self._connections: Connections | None = None
+        self._quotas: Watch | None = None
         self._transport: RemoteTransport | None = None
         self._doomed: ChildEnded | None = None
         self.confinement: Confinement | None = None
 
     async def start(self, transport: RemoteTransport) -> None:
-        """Starts it. Raises HostError, ConfigurationError, LoadError."""
+        """Starts it; what a cancellation leaves, ``end`` takes away.
+
+        Raises HostError, ConfigurationError, LoadError, PolicyRefused.
+        """
         self._transport = transport
         here = await trio.to_thread.run_sync(machine)
         if here.bubblewrap is None:
@@ -106,125 +132,159 @@ class Program:
         if len(self._read_paths) > launcher.MOST_READ_PATHS:
             raise ConfigurationError(f"{self._plugin}: more than {launcher.MOST_READ_PATHS} paths are to be read")
         user = user_for(self._plugin)
+        resources = self._manifest.resources
         if self._folder_of_storage is not None:
-            folder, size, launch = self._folder_of_storage, self._manifest.resources.storage or 0, tuple(launch_command())
+            folder, size, launch = self._folder_of_storage, resources.storage or 0, tuple(launch_command())
             self._storage = await trio.to_thread.run_sync(lambda: prepare(folder, size, user, launch))
-        place, self._lock = await trio.to_thread.run_sync(_make_place)
-        self._place = place
-        image: Image | None = None
-        if isinstance(self._code, Layout):
-            most = min(self._manifest.resources.storage or MOST_IMAGE_BYTES, MOST_IMAGE_BYTES)
-            unpacked = place / "image"
-            unpacked.mkdir(mode=0o755)
-            layout = self._code
-            image = await trio.to_thread.run_sync(lambda: layout.unpack(unpacked, most_bytes=most))
-            unpacked.chmod(0o755)
-        await self._server.listen_for(self._plugin, place / "socket", os.geteuid() if user is None else user, self._scope)
-        quotas = self._make_group(here)
-        self._spawn(here, image, place / "socket", user)
+        self._group, quotas = enforce(here, resources, self._storage, shared=0, memory="polling")
         self.confinement = Confinement(
             degraded=False,
             user=os.geteuid() if user is None else user,
-            landlock=0,
+            landlock=here.landlock,
             seccomp_profile=self._manifest.security.seccomp_profile,
             quotas=quotas,
         )
+        if self._complete:
+            refuse_less(self._plugin, here, self.confinement)
+        place = await self._make_place(for_socket)
+        place.path.chmod(0o711)
+        image = await self._unpack(self._code) if isinstance(self._code, Layout) else None
+        await self._server.listen_for(self._plugin, place.path / "socket", self._scope)
+        self._spawn(here, image, place.path / "socket", user)
+        await self._entered(place.path / "socket")
         self._server.nursery.start_soon(self._watch)
         self._watching = True
 
-    def _make_group(self, here: Machine) -> dict[str, str]:
-        resources = self._manifest.resources
-        if here.bases is not None:
-            memory = None if resources.memory is None else resources.memory + OVERHEAD_BYTES
-            self._group = Group(here.bases, Quotas(memory=memory, cpu=resources.cpu, tasks=MOST_TASKS + OWN_TASKS))
-        means = f"cgroup v{self._group.version}" if self._group else "nothing"
-        enforced = self._group.enforces if self._group else frozenset()
-        found = {
-            name: means if name in enforced else "nothing"
-            for name, wanted in (("memory", resources.memory), ("cpu", resources.cpu))
-            if wanted is not None
-        }
-        if resources.storage is not None:
-            found["storage"] = self._storage.way if self._storage is not None else "no writable folder"
-        return found
+    async def _make_place(self, make: Callable[[], Place]) -> Place:
+        place = await trio.to_thread.run_sync(make)
+        self._places.append(place)
+        return place
 
-    def _spawn(self, here: Machine, image: Image | None, socket: Path, user: int | None) -> None:
-        assert here.bubblewrap is not None
+    async def _unpack(self, layout: Layout) -> Image:
+        most = min(self._manifest.resources.storage or MOST_IMAGE_BYTES, MOST_IMAGE_BYTES)
+        place = await self._make_place(lambda: for_image(self._beside))
+        folder = place.path / "image"
+        folder.mkdir(mode=0o755)
+        begun = time.monotonic()
+        self._server.report(EventKind.REMOTE_UNPACKING, f"{self._plugin}: its image is unpacked into {folder}")
+        image = await trio.to_thread.run_sync(
+            lambda: layout.unpack(folder, most_bytes=most, check=trio.from_thread.check_cancelled)
+        )
+        folder.chmod(0o755)
+        self._server.report(
+            EventKind.REMOTE_UNPACKING,
+            f"{self._plugin}: its image is unpacked: {image.files} files and folders, {image.size} bytes "
+            f"in {time.monotonic() - begun:.1f} s",
+            data={"files": image.files, "bytes": image.size},
+        )
+        return image
+
+    def _confining(self, image: Image | None, shown: list[Path]) -> list[str]:
+        """What supervm-enter is told: limits, and what may be done with which path."""
+        resources = self._manifest.resources
+        data = "-" if resources.memory is None else str(resources.memory + RESERVED_BYTES)
+        if image is None:
+            executed = [*library_folders(), PROGRAM_PATH]
+            read = [LINKER_CACHE]
+        else:
+            executed = [f"/{entry.name}" for entry in sorted(image.root.iterdir())]
+            read = []
+        paths = [("x", path) for path in executed] + [("r", path) for path in (*read, *map(str, shown))]
+        paths += [("l", "/")] if image is not None else []
+        paths += [("w", INSIDE)] if self._storage is not None else []
+        file_size = str(resources.storage if self._storage is not None else 0)
+        return [data, str(MOST_TASKS), file_size, *(word for rule in paths for word in rule), "--"]
+
+    def _spawn(self, here: Machine, image: Image | None, socket_: Path, user: int | None) -> None:
         granted = (*(("reading",) if self._read_paths else ()), *(("storage",) if self._storage is not None else ()))
         profile = read_profile(self._manifest.security.seccomp_profile, plugin_folder=self._folder)
         opened: list[int] = []
         try:
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            opened.append(theirs.detach())
+            self._control.setblocking(False)
+            ask_for_sender(self._control)
             filter_ = os.memfd_create("supervm-seccomp", os.MFD_CLOEXEC)
             opened.append(filter_)
             os.write(filter_, compile_program(profile, granted))
-            os.lseek(filter_, 0, os.SEEK_SET)
-            command = launch_command()
-            command += [option for group in (self._group.folders if self._group else ()) for option in ("--cgroup", str(group))]
+            enter = os.open(f"/proc/self/fd/{program('supervm-enter').fd}", os.O_RDONLY | os.O_CLOEXEC)
+            opened.append(enter)
             shown = [path for path in self._read_paths.values() if path.exists()]
-            sources = [str(path) for path in shown]
-            storage = self._storage
-            written = None if storage is None else str(storage.path)
-            if user is not None or (storage is not None and storage.confined):
-                if user is not None:
-                    command += ["--user", str(user), str(user)]
-                command += [option for path in sources for option in ("--read", path)]
-                sources = [f"{launcher.STAGE}/{index}" for index in range(len(shown))]
-                if storage is not None:
-                    command += ["--image" if storage.way is Way.IMAGE else "--write", str(storage.path)]
-                    written = f"{launcher.STAGE}/{len(shown)}" + (f"/{FILES}" if storage.way is Way.IMAGE else "")
-            command += ["--", here.bubblewrap]
-            inside = namespaces(disables=here.disables_namespaces)
+            contents = ["--perms", "0555", "--ro-bind-data", str(enter), ENTER_PATH, "--ro-bind", str(socket_), SOCKET_PATH]
             if image is None:
                 assert isinstance(self._code, SealedLibrary)
                 code = os.open(f"/proc/self/fd/{self._code.fd}", os.O_RDONLY | os.O_CLOEXEC)
                 opened.append(code)
-                inside += [*library_binds(), "--perms", "0555", "--ro-bind-data", str(code), PROGRAM_PATH]
+                contents += ["--perms", "0555", "--ro-bind-data", str(code), PROGRAM_PATH]
                 started: tuple[str, ...] = (PROGRAM_PATH,)
                 environment: tuple[tuple[str, str], ...] = ()
-                folder = INSIDE if written is not None else "/"
+                folder = INSIDE if self._storage is not None else "/"
             else:
-                for entry in sorted(image.root.iterdir()):
-                    source = str(entry.readlink()) if entry.is_symlink() else str(entry)
-                    inside += ["--symlink" if entry.is_symlink() else "--ro-bind", source, f"/{entry.name}"]
-                self._check_mounts(image, [SOCKET_PATH, *([] if written is None else [INSIDE]), *map(str, shown)])
+                places = [SOCKET_PATH, ENTER_PATH, *([] if self._storage is None else [INSIDE]), *map(str, shown)]
+                self._check_mounts(image, places)
                 started, environment, folder = image.command, image.environment, image.folder
-            inside += ["--ro-bind", str(socket), SOCKET_PATH]
-            for source, path in zip(sources, shown, strict=True):
-                inside += ["--ro-bind", source, str(path)]
-            if written is not None:
-                inside += ["--bind", written, INSIDE]
+            # As the first process of its namespace: bubblewrap itself would be beside it, if it stayed there.
+            options = ["--as-pid-1", "--chdir", folder]
             for name, value in (*environment, ("SUPERVM_SOCKET", SOCKET_PATH), ("SUPERVM_PLUGIN", self._plugin)):
-                inside += ["--setenv", name, value]
-            # As the first process of its namespace: bubblewrap itself would be confined too, if it stayed there.
-            inside += ["--as-pid-1", "--chdir", folder, "--seccomp", str(filter_), "--remount-ro", "/", "--", *started]
-            out_read, out_write = os.pipe2(os.O_CLOEXEC)
-            opened.append(out_write)
-            try:
-                error_read, error_write = os.pipe2(os.O_CLOEXEC)
-            except OSError:
-                os.close(out_read)
-                raise
-            opened.append(error_write)
-            for descriptor in (out_read, error_read):
-                os.set_blocking(descriptor, False)
-            self._outputs = (Output(out_read, "stdout", _INFO), Output(error_read, "stderr", _WARNING))
+                options += ["--setenv", name, value]
+            command = sandbox(
+                here,
+                user,
+                groups=self._group.folders if self._group else (),
+                read_paths=shown,
+                storage=self._storage,
+                image=None if image is None else image.root,
+                contents=contents,
+                options=options,
+                program=(ENTER_PATH, str(opened[0]), str(filter_), *self._confining(image, shown), *started),
+            )
+            passed = tuple(opened)
+            for name, level in (("stdout", _INFO), ("stderr", _WARNING)):
+                reads, writes = os.pipe2(os.O_CLOEXEC)
+                opened.append(writes)
+                os.set_blocking(reads, False)
+                self._outputs += (Output(reads, name, level),)
             self._process = subprocess.Popen(
-                [*command, *inside],
-                stdin=subprocess.DEVNULL,
-                stdout=out_write,
-                stderr=error_write,
-                pass_fds=[each for each in opened if each not in {out_write, error_write}],
-                env={},
-                cwd="/",
+                command, stdin=subprocess.DEVNULL, stdout=opened[-2], stderr=opened[-1], pass_fds=passed, env={}, cwd="/"
             )
         except OSError as error:
-            raise HostError(
-                f"{self._plugin}: no process could be started for it ({error.strerror or error})",
-                remedy="raise the limits of this process",
-            ) from None
+            raise host_error(self._plugin, "no process could be started for it", error) from None
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    async def _entered(self, socket_: Path) -> None:
+        """Waits until it is confined, and asks the kernel whether it is so. Raises HostError."""
+        assert self._control is not None
+        assert self._process is not None
+        assert self.confinement is not None
+        runs, listener = 0, -1
+        await trio.lowlevel.wait_readable(self._control)
+        with contextlib.suppress(OSError):
+            runs, listener = receive_with_descriptor(self._control)
+        if listener < 0:
+            await self._wait_process(END_SECONDS)
+            for output in self._outputs:
+                output.drain()
+            last = next((line for output in reversed(self._outputs) if (line := output.last_line())), "")
+            raise HostError(
+                f"{self._plugin}: the sandbox cannot be put up ({last or f'status {self._process.poll()}'})",
+                remedy="look at what this kernel offers and allows",
+            )
+        self._connections = Connections(listener, SOCKET_PATH, socket_)
+        missing = what_is_missing(runs, namespaces=True, programs=_OWN_PROGRAMS)
+        if missing and self._process.poll() is None:
+            raise HostError(
+                f"{self._plugin}: whether it is confined cannot be verified: {missing}",
+                remedy="mount /proc without hidepid for the node's user, and use Linux 5.9 or later",
+            )
+        user = user_of(runs)
+        if user is not None:  # it may be the owner of what it reads
+            self.confinement = dataclasses.replace(self.confinement, user=user)
+        with contextlib.suppress(OSError):  # it has ended, as the wait for its registration tells
+            pauses = self.confinement.quotas.get("cpu") == "polling"
+            resources = self._manifest.resources
+            self._quotas = Watch(runs, resources, self._group, self._storage, pauses=pauses, used_memory=True)
 
     def _check_mounts(self, image: Image, places: Iterable[str]) -> None:
         """bubblewrap follows links where it mounts, while the host's own files are there too. Raises LoadError for such links."""
@@ -259,8 +319,10 @@ class Program:
         async with trio.open_nursery() as nursery:
             for output in self._outputs:
                 nursery.start_soon(self._hand_on, output)
-            if self._storage is not None and self._storage.way is Way.FOLDER:
-                nursery.start_soon(self._watch_storage, self._storage.path)
+            if self._connections is not None:
+                nursery.start_soon(self._connections.serve)
+            if self._quotas is not None:
+                nursery.start_soon(self._watch_quotas, self._quotas, transport)
             descriptor = os.pidfd_open(process.pid)
             try:
                 await trio.lowlevel.wait_readable(descriptor)
@@ -285,11 +347,13 @@ class Program:
         for message in output.take():
             self._transport.say(message, sign=False)
 
-    async def _watch_storage(self, storage: Path) -> None:
-        most = self._manifest.resources.storage or 0
+    async def _watch_quotas(self, quotas: Watch, transport: RemoteTransport) -> None:
+        """Tells what has run out, and ends a program that took more than its manifest grants."""
         while True:
-            await trio.sleep(1.0)
-            breach = await trio.to_thread.run_sync(excess, storage, most)
+            await trio.sleep(LOOK_SECONDS)
+            exhausted, breach = await quotas.look()
+            for each in exhausted:
+                transport.run_out(each)
             if breach:
                 self._doomed = ChildEnded(
                     f"{self._plugin}: {breach}",
@@ -298,6 +362,16 @@ class Program:
                 )
                 self.kill()
                 return
+
+    @property
+    def paused(self) -> bool:
+        """It is stopped for a while, for want of processor time."""
+        return self._quotas is not None and self._quotas.paused
+
+    def let_go(self) -> None:
+        """It may run on, to come to its end."""
+        if self._quotas is not None:
+            self._quotas.let_go()
 
     async def wait_for(self, event: trio.Event) -> None:
         """Waits for an event. Raises PluginError where the process ends before."""
@@ -344,15 +418,20 @@ class Program:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
 
+    async def _wait_process(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            while self._process is not None and self._process.poll() is None:  # noqa: ASYNC110 - reaping is an event of the kernel's
+                await trio.sleep(0.002)
+
     async def end(self, seconds: float) -> None:
         """Waits so long for its end, kills it, and leaves nothing of it. To be shielded."""
         if self._process is not None:
-            with trio.move_on_after(seconds):
-                await self._ended.wait()
+            self.let_go()
+            if self._watching:
+                with trio.move_on_after(seconds):
+                    await self._ended.wait()
             self.kill()
-            with trio.move_on_after(END_SECONDS):
-                while self._process.poll() is None:  # noqa: ASYNC110 - a process that is reaped is an event of the kernel's
-                    await trio.sleep(0.002)
+            await self._wait_process(END_SECONDS)
         self._scope.cancel()
         self._watch_scope.cancel()
         if self._watching:
@@ -361,53 +440,16 @@ class Program:
             with contextlib.suppress(OSError):
                 os.close(output.descriptor)
         self._outputs = ()
+        if self._quotas is not None:
+            self._quotas.close()
+        if self._connections is not None:
+            self._connections.close()
+        if self._control is not None:
+            self._control.close()
         with trio.move_on_after(END_SECONDS):
             while self._group is not None and not self._group.remove():  # noqa: ASYNC110 - the kernel counts for a moment longer
                 await trio.sleep(0.002)
-        if self._place is not None:
-            place, self._place = self._place, None
-            await trio.to_thread.run_sync(lambda: shutil.rmtree(place, ignore_errors=True))
-            os.close(self._lock)
+        while self._places:
+            await trio.to_thread.run_sync(self._places.pop().remove)
         if isinstance(self._code, SealedLibrary):
             self._code.close()
-
-
-def _make_place() -> tuple[Path, int]:
-    """A folder, and the descriptor by which it is locked: it says also in another process namespace that somebody has it."""
-    folder = _runtime_folder()
-    clear_places(Path(folder))
-    place = Path(tempfile.mkdtemp(prefix=f"supervm-{os.getpid()}-{start_time(os.getpid())}-", dir=folder))
-    place.chmod(0o711)
-    return place, _lock(place)
-
-
-def _lock(place: Path) -> int:
-    """Raises OSError, a BlockingIOError where somebody else has it."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def clear_places(folder: Path) -> None:
-    """Removes what hosts that were killed left: the sockets and images of their plugins."""
-    for place in folder.glob("supervm-*"):
-        match = _PLACE.fullmatch(place.name)
-        if match is not None and start_time(int(match[1])) != int(match[2]):
-            with contextlib.suppress(OSError):
-                lock = _lock(place)
-                shutil.rmtree(place, ignore_errors=True)
-                os.close(lock)
-
-
-def _runtime_folder() -> str:
-    """Not below /tmp, which supervm-launch covers."""
-    own = os.environ.get("XDG_RUNTIME_DIR")
-    folders: list[str] = ["/run", *([own] if own else []), "/var/tmp"]
-    for folder in folders:
-        if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    raise HostError("there is no folder for the sockets of plugins", remedy="set XDG_RUNTIME_DIR to one")

@@ -34,7 +34,7 @@ Refuse = Callable[[str, str], None]
 """Hears the address of a peer that was refused, and why."""
 
 
-def listen_unix(path: Path, *, mode: int, owner: int | None = None) -> socket.socket:
+def listen_unix(path: Path, *, mode: int) -> socket.socket:
     """A listening socket. One that nobody listens on any more is replaced. Raises ConfigurationError."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -42,8 +42,6 @@ def listen_unix(path: Path, *, mode: int, owner: int | None = None) -> socket.so
         listener.bind(bytes(path))
         # Nobody can connect before it listens, so nobody sees the mode that it was made with.
         path.chmod(mode)
-        if owner is not None:
-            os.chown(path, owner, owner)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -119,8 +117,11 @@ class Gate:
         self._number = 0
 
     async def unix(self, listener: socket.socket, address: UnixAddress, plugin: str | None = None) -> None:
-        """Accepts over a Unix socket until cancelled. ``plugin``: whoever comes is this plugin."""
-        allowed = address.users if plugin is not None else address.users | {0, os.geteuid()}
+        """Accepts over a Unix socket until cancelled.
+
+        ``plugin``: whoever comes is this plugin; the host itself connects it, and nobody else may come.
+        """
+        allowed = address.users | {0, os.geteuid()}
         async with trio.open_nursery() as nursery:
             while True:
                 connection, _ = await self._accept(listener)
@@ -131,12 +132,12 @@ class Gate:
                     connection.close()
                     continue
                 where = f"{address} from process {process}"
-                if user not in allowed:
+                if user not in allowed or (plugin is not None and process != os.getpid()):
                     self._refuse(where, f"user {user} may not connect; name it in users, where it may")
                     self._coming -= 1
                     connection.close()
                     continue
-                peer = Peer(f"uid {user}", where, plugin=plugin)
+                peer = Peer(f"uid {user}" if plugin is None else f"program {plugin}", where, plugin=plugin)
                 nursery.start_soon(self._let_in, connection, where, None, lambda _, peer=peer: peer)
 
     async def tcp(self, listener: socket.socket, address: TcpAddress, context: ssl.SSLContext) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,15 @@ class RemoteServer:
         self._listening.append(where)
         self._host.report(EventKind.REMOTE_LISTENING, f"gRPC on {where} ({how})", data={"address": where})
 
-    async def listen_for(self, plugin: str, path: Path, user: int, scope: trio.CancelScope) -> None:
-        """A socket for one plugin that the host starts, until the scope is cancelled. Raises ConfigurationError."""
+    async def listen_for(self, plugin: str, path: Path, scope: trio.CancelScope) -> None:
+        """A socket for one plugin that the host starts, until the scope is cancelled: nobody but the host connects anyone to it.
+
+        Raises ConfigurationError, HostError.
+        """
         assert self._gate is not None
         assert self._nursery is not None
-        listener = listen_unix(path, mode=0o600, owner=user)
-        address = UnixAddress(path, frozenset({user}))
+        listener = listen_unix(path, mode=0o600)
+        address = UnixAddress(path)
 
         async def serve() -> None:
             with scope:
@@ -123,6 +126,10 @@ class RemoteServer:
 
         self._nursery.start_soon(serve)
         await trio.lowlevel.checkpoint()
+
+    def report(self, kind: EventKind, message: str, *, data: Mapping[str, object] | None = None) -> None:
+        """Hands an event to the node's sink."""
+        self._host.report(kind, message, data=data)
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -160,14 +167,25 @@ class RemoteServer:
         folder: Path,
         read_paths: dict[str, Path],
         storage: Path,
+        complete: bool = False,
     ) -> RemoteTransport:
         """One life of a plugin. ``code``: what the host starts, closed at the end; None: the plugin dials in by itself.
 
         ``folder``: the plugin's. ``read_paths``, ``storage``: what such a program may read, and write where it is granted some.
+        ``complete``: it is not started with a quota that this machine cannot enforce.
         """
         program = None
         if code is not None:
-            program = Program(self, code, manifest, plugin=plugin, folder=folder, read_paths=read_paths, storage=storage)
+            program = Program(
+                self,
+                code,
+                manifest,
+                plugin=plugin,
+                folder=folder,
+                read_paths=read_paths,
+                storage=storage,
+                complete=complete,
+            )
         return RemoteTransport(
             self.sessions,
             plugin,

@@ -21,7 +21,7 @@ from supervm_rt.errors import LifecycleError, PluginError, RemoteEnded
 from supervm_rt.model.manifest import Capability, Manifest, Resources
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
-from supervm_rt.transports.interface import CallOverdue, Confinement, Received
+from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
 from supervm_rt.trust.policy import Placement
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class RemoteTransport:
         self._ended: PluginError | None = None
         self._beats = False
         self._sign = time.monotonic()
+        self._exhausted: list[Exhausted] = []
         self._allowance = Allowance(rate=MESSAGES_A_SECOND, burst=MAX_MESSAGES)
         self._told = [0, 0, 0, 0]
         """Frames, their bytes, messages, waits for room."""
@@ -157,23 +158,34 @@ class RemoteTransport:
     async def load(self) -> bytes:
         """Waits until the plugin registers; starts it before, where the host does. Raises CallOverdue, RemoteEnded, LoadError."""
         self._take("load")
-        if self._program is not None:
-            await self._program.start(self)
-            self.confinement = self._program.confinement
-        self._sessions.expect(self)
         if self._program is None:
+            self._sessions.expect(self)
             await self._introduced.wait()
         else:
-            with trio.move_on_after(self._deadlines.load):
-                await self._program.wait_for(self._introduced)
-            if not self._introduced.is_set():
-                raise CallOverdue(
-                    f"{self.plugin}: it did not register within {self._deadlines.load:g} s of its start",
-                    remedy="it has to call Register over the socket that SUPERVM_SOCKET names",
-                )
+            await self._launch(self._program)
         assert self.introduction is not None
         self._next = "grant"
         return self._sessions.said(self._manifest, self.introduction)
+
+    async def _launch(self, program: Program) -> None:
+        started = False
+        with trio.move_on_after(self._deadlines.load):
+            await program.start(self)
+            started = True
+            self.confinement = program.confinement
+            self._sessions.expect(self)
+            await program.wait_for(self._introduced)
+        if self._introduced.is_set():
+            return
+        within = f"within {self._deadlines.load:g} s"
+        if started:
+            raise CallOverdue(
+                f"{self.plugin}: it did not register {within} of its start",
+                remedy="it has to call Register over the socket that SUPERVM_SOCKET names",
+            )
+        raise CallOverdue(
+            f"{self.plugin}: its sandbox was not ready {within}", remedy="raise deadlines.load, if its image is a large one"
+        )
 
     def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
         """Says what the plugin may do and where it resumes."""
@@ -264,7 +276,8 @@ class RemoteTransport:
                 self.exchange.credit += size
                 if self.exchange.credit >= most:
                     self.exchange.poke()
-        return Received(frames=frames, messages=messages, shutdown=shutdown)
+        exhausted, self._exhausted = self._exhausted, []
+        return Received(frames=frames, messages=messages, shutdown=shutdown, exhausted=exhausted)
 
     def committed(self, position: bytes) -> None:
         """Tells it what is durable."""
@@ -277,6 +290,8 @@ class RemoteTransport:
         if self._over:
             raise LifecycleError(f"{self.plugin}: stop was called out of order (it has ended)", remedy="stop once, before unload")
         self._over = True
+        if self._program is not None:
+            self._program.let_go()
         exchange = self.exchange
         if exchange is None:
             await trio.lowlevel.checkpoint()
@@ -343,6 +358,8 @@ class RemoteTransport:
     def silence(self) -> float | None:
         """Seconds since its last sign of life, where its manifest sets a heartbeat or it has beaten."""
         if self._admission is None or self._ended is not None or (self._manifest.heartbeat is None and not self._beats):
+            return None
+        if self._program is not None and self._program.paused:
             return None
         return 0.0 if self._blocked else max(time.monotonic() - self._sign, 0.0)
 
@@ -461,6 +478,11 @@ class RemoteTransport:
             self.ask_shutdown(0)
         elif not clean:
             self.lost(why, cause)
+        self._something.set()
+
+    def run_out(self, exhausted: Exhausted) -> None:
+        """A limit of the process that the host started was reached."""
+        self._exhausted.append(exhausted)
         self._something.set()
 
     def process_ended(self) -> None:

@@ -10,24 +10,20 @@ from pathlib import Path
 
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import ConfigurationError, HostError
+from supervm_rt.transports.native.child.bubblewrap import prepared, sandbox
 from supervm_rt.transports.native.child.host import (
     LINKER_CACHE,
     Machine,
-    launch_command,
-    library_binds,
     library_folders,
-    namespaces,
     program,
     user_for,
 )
-from supervm_rt.transports.native.child.storage import FILES, INSIDE, Storage, Way
+from supervm_rt.transports.native.child.storage import INSIDE, Storage
 from supervm_rt.transports.native.child.verifying import ask_for_sender
 
 RUNNER_PATH = "/runner"
 PLUGIN_PATH = "/plugin.so"
 MOST_READ_PATHS = 16
-STAGE = "/tmp"
-"""Where supervm-launch mounts, in its own namespace, what is to be read."""
 _RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE, INSIDE)
 
 
@@ -150,29 +146,20 @@ def _command(
     code: int,
     control: int,
 ) -> list[str]:
-    command = launch_command()
-    command += [option for group in groups for option in ("--cgroup", str(group))]
-    if user is not None:
-        command += ["--user", str(user), str(user)]
     if machine.bubblewrap is None:
         # Landlock alone says what may be read: by path, so only what this user may read anyway.
-        return [*command, "--descriptor", str(runner), "--", "supervm-runner", str(control)]
-    sources = [str(path) for path in shown]
-    written = None if storage is None else str(storage.path)
-    if user is not None or (storage is not None and storage.confined):
-        command += [option for path in sources for option in ("--read", path)]
-        sources = [f"{STAGE}/{index}" for index in range(len(shown))]
-        if storage is not None:
-            command += ["--image" if storage.way is Way.IMAGE else "--write", str(storage.path)]
-            written = f"{STAGE}/{len(shown)}" + (f"/{FILES}" if storage.way is Way.IMAGE else "")
-    command += ["--", machine.bubblewrap, *namespaces(disables=machine.disables_namespaces), *library_binds()]
-    command += ["--perms", "0555", "--ro-bind-data", str(runner), RUNNER_PATH]
-    command += ["--perms", "0444", "--ro-bind-data", str(code), PLUGIN_PATH]
-    for source, path in zip(sources, shown, strict=True):
-        command += ["--ro-bind", source, str(path)]
-    if written is not None:
-        command += ["--bind", written, INSIDE]
-    return [*command, "--remount-ro", "/", "--", RUNNER_PATH, str(control)]
+        return [*prepared(user, groups), "--descriptor", str(runner), "--", "supervm-runner", str(control)]
+    contents = ["--perms", "0555", "--ro-bind-data", str(runner), RUNNER_PATH]
+    contents += ["--perms", "0444", "--ro-bind-data", str(code), PLUGIN_PATH]
+    return sandbox(
+        machine,
+        user,
+        groups=groups,
+        read_paths=shown,
+        storage=storage,
+        contents=contents,
+        program=(RUNNER_PATH, str(control)),
+    )
 
 
 def landlock_paths(machine: Machine, read_paths: list[Path], storage: Storage | None) -> list[tuple[str, str]]:

@@ -46,6 +46,8 @@ class Watch:
     storage: Storage | None
     pauses: bool
     """Nothing but the host limits the processor time: the process is stopped while it is above its share."""
+    used_memory: bool = False
+    """What counts is the memory that it uses, not what it has reserved: more of it is a breach."""
     paused: bool = False
     _was_paused: bool = False
     """Since it was last looked at."""
@@ -78,12 +80,12 @@ class Watch:
         if now < self._looked + LOOK_SECONDS:
             return [], ""
         self._looked = now
-        breach = ""
-        found = [*self._memory(), *self._throttled()]
+        found, breach = self._used_memory() if self.used_memory else (self._memory(), "")
+        found += self._throttled()
         if self.storage is not None and self.storage.way is Way.IMAGE:
             found += self._full()
         elif self.storage is not None:
-            breach = await trio.to_thread.run_sync(excess, self.storage.path, self.resources.storage or 0)
+            breach = breach or await trio.to_thread.run_sync(excess, self.storage.path, self.resources.storage or 0)
         return [each for each in found if self._is_news(each, now)], breach
 
     def _is_news(self, found: Exhausted, now: float) -> bool:
@@ -114,6 +116,21 @@ class Watch:
             if found is not None and int(found[1]) * 1024 > most * (1 - _MEMORY_ROOM):
                 return [Exhausted("memory", f"its memory of {most} bytes is nearly used up: it gets no more")]
         return []
+
+    def _used_memory(self) -> tuple[list[Exhausted], str]:
+        """The same for what is measured; and why it is too much."""
+        most = self.resources.memory
+        if most is None:
+            return [], ""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self.process}/status").read_text()
+            found = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", status, re.MULTILINE)
+            used = sum(map(int, found)) * 1024
+            if used > most:
+                return [], f"it uses {used} bytes of memory of the {most} that it may"
+            if used > most * (1 - _MEMORY_ROOM):
+                return [Exhausted("memory", f"its memory of {most} bytes is nearly used up: with more it is ended")], ""
+        return [], ""
 
     # ---- processor time ------------------------------------------------------------------------------------------------------
 

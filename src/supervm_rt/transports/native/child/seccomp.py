@@ -71,6 +71,9 @@ _VALUES = {
     },
     "MSG_ZEROCOPY": 0x4000000,
     "AF_UNIX": 1,
+    "SOCK_TYPE": 0x0F,
+    "SOCK_STREAM": 1,
+    "SOCK_SEQPACKET": 5,
     "FIONBIO": 0x5421,
     "FIOCLEX": 0x5451,
     "TCGETS": 0x5401,
@@ -236,7 +239,10 @@ _OPERATORS = {"<=": 3, "==": 4, "&": 7}
 _NO_SUCH_CALL = -1
 _HIGHEST_CALL = 600
 """Numbers up to here that libseccomp does not know answer ENOSYS; those above are no calls of any kernel yet."""
+_NOTIFY = 0x7FC0_0000
 _EXECUTES = "execve"
+_JUDGED = "connect"
+"""Where to says memory that a program can change while it is looked at: so the host makes the call itself."""
 _FALLS_BACK = ("clone3",)
 """A C library tries these first, and something that can be judged by its arguments after ENOSYS."""
 
@@ -303,10 +309,14 @@ def compile_profile(profile: Profile, sections: Iterable[str]) -> bytes:
 
 
 def compile_program(profile: Profile, granted: Iterable[str]) -> bytes:
-    """The same for a program of its own, which is executed under it: it can become another, of those that it is shown."""
+    """The same for a program of its own, which is executed under it: it can become another, of those that it is shown.
+
+    Each of its calls of ``connect`` is put to the host.
+    """
     rules = profile.rules(("running", "loading", *granted, "program"))
     # No filters of its own: the one for a library takes rights away once the library is loaded.
-    return _compile(profile.name, (*(rule for rule in rules if rule.call != "seccomp"), Rule(_EXECUTES)), executes=True)
+    others = (rule for rule in rules if rule.call not in {"seccomp", _JUDGED})
+    return _compile(profile.name, (*others, Rule(_EXECUTES)), executes=True)
 
 
 @cache
@@ -320,6 +330,8 @@ def _compile(name: str, rules: tuple[Rule, ...], *, executes: bool = False) -> b
         for call in escapes():
             if call != _EXECUTES or not executes:
                 _add(context, _KILL_PROCESS, Rule(call))
+        if executes:
+            _add(context, _NOTIFY, Rule(_JUDGED))
         for call in _FALLS_BACK:
             _add(context, _ERRNO | errno.ENOSYS, Rule(call))
         for number in _unknown_numbers():

@@ -12,6 +12,7 @@ from pathlib import Path
 OWN_PROGRAMS = 3
 """seccomp programs that the runner puts up: for loading, its own, for running. A plugin can only add to them."""
 _CREDENTIALS = struct.Struct("3i")
+_DESCRIPTOR = struct.Struct("i")
 _FILTERING = 2
 
 
@@ -29,8 +30,27 @@ def receive_with_sender(control: socket.socket, size: int) -> tuple[bytes, int]:
     return data, 0
 
 
-def what_is_missing(process: int, *, namespaces: bool, proc: Path = Path("/proc")) -> str:
-    """What the kernel says is not around every thread of a process, for a person; empty: nothing is missing."""
+def receive_with_descriptor(control: socket.socket) -> tuple[int, int]:
+    """(the process that sent one byte and a descriptor with it, the descriptor); (0, -1): the other end was closed, or sent none.
+
+    Raises BlockingIOError, OSError.
+    """
+    space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(_DESCRIPTOR.size)
+    _, extra, _, _ = control.recvmsg(1, space, socket.MSG_CMSG_CLOEXEC)
+    sender, descriptor = 0, -1
+    for level, kind, content in extra:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and len(content) == _CREDENTIALS.size:
+            sender = _CREDENTIALS.unpack(content)[0]
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(content) == _DESCRIPTOR.size:
+            descriptor = _DESCRIPTOR.unpack(content)[0]
+    return (sender, descriptor) if descriptor >= 0 else (0, -1)
+
+
+def what_is_missing(process: int, *, namespaces: bool, programs: int = OWN_PROGRAMS, proc: Path = Path("/proc")) -> str:
+    """What the kernel says is not around every thread of a process, for a person; empty: nothing is missing.
+
+    ``programs``: seccomp programs that have to be.
+    """
     try:
         own = _fields(proc / str(os.getpid()) / "status")
         threads = [path / "status" for path in (proc / str(process) / "task").iterdir()]
@@ -39,7 +59,7 @@ def what_is_missing(process: int, *, namespaces: bool, proc: Path = Path("/proc"
         return f"/proc does not show it ({error.strerror})"
     if not found or "Seccomp_filters" not in own:
         return "/proc does not show it"
-    wanted = _number(own, "Seccomp_filters") + OWN_PROGRAMS
+    wanted = _number(own, "Seccomp_filters") + programs
     for fields in found:
         if _number(fields, "NoNewPrivs") != 1:
             return "no_new_privs"

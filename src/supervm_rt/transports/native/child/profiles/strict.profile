@@ -173,9 +173,11 @@ setsockopt a1 == IPPROTO_TCP, a2 == TCP_USER_TIMEOUT
 setsockopt a1 == IPPROTO_TCP, a2 == TCP_QUICKACK
 
 [program]
-socket a0 == AF_UNIX
-socketpair a0 == AF_UNIX
-connect
+# Only sockets that have to be connected, and connect() is put to the host whatever is said here: it makes it itself, and to its own
+# socket only. A datagram could be sent to any socket that the program sees.
+socket a0 == AF_UNIX, a1 & SOCK_TYPE == SOCK_STREAM
+socketpair a0 == AF_UNIX, a1 & SOCK_TYPE == SOCK_STREAM
+socketpair a0 == AF_UNIX, a1 & SOCK_TYPE == SOCK_SEQPACKET
 sendto
 recvfrom
 sendmsg
