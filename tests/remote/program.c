@@ -1,18 +1,22 @@
 /* A remote plugin in C without any library: registers over the host's socket and sends BLOCKS blocks of the chain dev.
  *
  * ACT: 0 goes on until it is told to stop, then ends its stream; 1 crashes behind its blocks; 2 exits before it registers;
- * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked.
+ * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked. Those that follow try one thing each, and
+ * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -128,8 +132,126 @@ static void try_to_escape(void)
     say("tried all");
 }
 
+static void count(const char *what, long number)
+{
+    printf("%s %ld\n", what, number);
+    fflush(stdout);
+}
+
+static void *wait_for_ever(void *unused)
+{
+    for (;;)
+        pause();
+    return unused;
+}
+
+static void try_limits(void)
+{
+    struct rlimit core;
+    count("landlock", open("/supervm-enter", O_RDONLY) < 0 ? errno : 0);
+    count("memory", mmap(NULL, 1u << 30, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0);
+    count("executable", mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED ? errno : 0);
+    count("core", getrlimit(RLIMIT_CORE, &core) == 0 ? (long)core.rlim_max : -1);
+    long files = 0, threads = 0;
+    int opened[4096];
+    while (files < 4096 && (opened[files] = dup(1)) >= 0)
+        files++;
+    count("files", files);
+    while (files > 0)
+        close(opened[--files]);
+    pthread_attr_t small;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 1 << 16);
+    for (pthread_t thread; threads < 4096 && pthread_create(&thread, &small, wait_for_ever, NULL) == 0;)
+        threads++;
+    count("threads", threads);
+}
+
+static struct sockaddr_un swapped;
+
+static void *swap(void *wanted)
+{
+    for (;;) {
+        memcpy(swapped.sun_path, getenv("SUPERVM_SOCKET"), strlen(getenv("SUPERVM_SOCKET")) + 1);
+        memcpy(swapped.sun_path, wanted, strlen(wanted) + 1);
+    }
+    return wanted;
+}
+
+static void try_to_connect(const char *way, const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    int made = socket(AF_UNIX, SOCK_STREAM, 0);
+    count(way, connect(made, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno);
+    close(made);
+}
+
+static void try_sockets(void)
+{
+    try_to_connect("stream", GRANTED "/stream");
+    try_to_connect("dots", "/supervm.sock/.." GRANTED "/stream");
+    count("datagram", socket(AF_UNIX, SOCK_DGRAM, 0) >= 0 ? 0 : errno);
+    int pair[2];
+    count("pair", socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0 ? 0 : errno);
+    static char wanted[] = GRANTED "/stream";
+    pthread_t thread;
+    swapped.sun_family = AF_UNIX;
+    pthread_create(&thread, NULL, swap, wanted);
+    for (int tried = 0; tried < 2000; tried++) {
+        int made = socket(AF_UNIX, SOCK_STREAM, 0);
+        connect(made, (struct sockaddr *)&swapped, sizeof swapped);
+        close(made);
+    }
+    while (access(GRANTED "/later", F_OK) != 0)
+        usleep(5000);
+    try_to_connect("later", GRANTED "/later");
+    say("tried sockets");
+}
+
+static void *take_memory(void *unused)
+{
+    for (long taken = 0;; taken++) {
+        char *more = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (more == MAP_FAILED) {
+            count("memory ended at", taken);
+            return unused;
+        }
+        memset(more, 1, 1 << 20);
+        usleep(2000);
+    }
+}
+
+static void *burn(void *unused)
+{
+    for (volatile long turns = 0;; turns++)
+        ;
+    return unused;
+}
+
+static void fill_storage(void)
+{
+    static char block[1 << 16];
+    int file = open("/storage/one", O_CREAT | O_WRONLY, 0600);
+    long written = 0;
+    while (file >= 0 && write(file, block, sizeof block) == (ssize_t)sizeof block)
+        written++;
+    count("one file", file < 0 ? -errno : written >> 4);
+    for (int number = 0; number < 256; number++) {
+        char name[64];
+        snprintf(name, sizeof name, "/storage/%d", number);
+        file = open(name, O_CREAT | O_WRONLY, 0600);
+        if (file < 0 || write(file, block, sizeof block) != (ssize_t)sizeof block) {
+            count("storage ended with", errno);
+            return;
+        }
+        close(file);
+    }
+}
+
 int main(void)
 {
+    pthread_t thread;
     if (ACT == 2)
         return 7;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -142,6 +264,14 @@ int main(void)
         die("connect");
     if (ACT == 4)
         try_to_escape();
+    if (ACT == 5)
+        try_limits();
+    if (ACT == 6)
+        try_sockets();
+    if (ACT == 7 || ACT == 8)
+        pthread_create(&thread, NULL, ACT == 7 ? take_memory : burn, NULL);
+    if (ACT == 9)
+        fill_storage();
     put((const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
     frame(4, 0, 0, NULL, 0);
     uint8_t data[512];

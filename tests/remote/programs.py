@@ -15,25 +15,26 @@ SOURCE = Path(__file__).with_name("program.c")
 LAUNCHED = "org.example.launched"
 
 
-def compile_program(target: Path, act: int, *, blocks: int = 10, static: bool = False) -> None:
+def compile_program(target: Path, act: int, *, blocks: int = 10, static: bool = False, granted: str = "") -> None:
     macros = {
         "ACT": act,
         "BLOCKS": blocks,
         "NAME": f'"{LAUNCHED}"',
+        "GRANTED": f'"{granted}"',
         "FIELD_HASH": field_number("hash"),
         "FIELD_PARENT": field_number("parent"),
     }
-    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-stringop-truncation", "-o", str(target), str(SOURCE)]
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-stringop-truncation", "-pthread", "-o", str(target), str(SOURCE)]
     command += ["-static"] if static else []
     subprocess.run([*command, *(f"-D{name}={value}" for name, value in macros.items())], check=True)
 
 
 def program(
-    folder: Path, act: int, *, image: bool = False, links: Mapping[str, str] | None = None, **manifest: str
+    folder: Path, act: int, *, image: bool = False, links: Mapping[str, str] | None = None, granted: str = "", **manifest: str
 ) -> PluginConfig:
     """A plugin's folder. ``image``: the program lies in an OCI image, alone but for the links."""
     folder.mkdir()
-    compile_program(folder / "plugin", act, static=image)
+    compile_program(folder / "plugin", act, static=image, granted=granted)
     if image:
         others = (entry(name, kind=tarfile.SYMTYPE, link=target) for name, target in (links or {}).items())
         whole = layer(entry("bin/plugin", (folder / "plugin").read_bytes(), mode=0o755), *others)
