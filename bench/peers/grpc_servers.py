@@ -61,7 +61,10 @@ async def ours(path: Path, size: int, batch: int) -> None:
     class Host:
         ending = False
 
-        async def admit(self, introduction: Any) -> str:
+        def read(self, introduction: Any) -> Any:
+            return introduction
+
+        async def admit(self, said: Any) -> str:
             return "bench"
 
         def refusal(self, plugin: str) -> str:

@@ -12,8 +12,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from supervm_rt import Deadlines, EventKind, PluginConfig, PluginState, PolicyLevel, RestartPolicy, sdk
+from supervm_rt import (
+    Deadlines,
+    EventKind,
+    Manifest,
+    PluginConfig,
+    PluginState,
+    PolicyLevel,
+    RestartLimits,
+    RestartPolicy,
+    sdk,
+)
 from supervm_rt.transports.remote.limits import RemoteLimits
+from supervm_rt.trust.manifest import parse_manifest
 from tests.remote.messages import block, field, fields, register, registered
 from tests.remote.support import RawPeer, Served, framed, peer, serving
 
@@ -212,6 +223,41 @@ def test_a_plugin_that_comes_again_takes_the_place_of_its_last_life(tmp_path: Pa
             assert (answer[2], answer[5], answer[7]) == ([1], [2], [b"one"])
             failed = await node.seen.until(EventKind.PLUGIN_FAILED)
             assert failed.data["cause"] == "superseded"
+
+    trio.run(main)
+
+
+def test_one_that_waits_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the next life to begin, and not for a clock."""
+    read: list[bytes] = []
+
+    def parse(data: bytes, *, source: str) -> Manifest:
+        read.append(data)
+        return parse_manifest(data, source=source)
+
+    monkeypatch.setattr("supervm_rt.runtime.remote.parse_manifest", parse)
+    folder = manifest_folder(tmp_path / "plugin")
+    said = {
+        "id": NAME,
+        "name": "Example",
+        "version": "1.0.0",
+        "chain": "dev",
+        "capabilities": ["block_stream"],
+        "runMode": "grpc",
+    }
+    request = register("Example") + field(5, json.dumps(said))
+    limits = RestartLimits(first_delay=1.5, longest_delay=1.5, failures=100, window=60)
+
+    async def main() -> None:
+        plugin = PluginConfig(path=folder, restart=RestartPolicy.ON_FAILURE)
+        async with serving(tmp_path, plugin, restarts=limits) as node:
+            async with peer(node.path) as first:
+                assert registered((await first.call("Register", request)).messages[0])
+            await node.seen.until(EventKind.PLUGIN_RESTARTING)
+            read.clear()
+            async with peer(node.path) as second:
+                assert registered((await second.call("Register", request)).messages[0])
+            assert len(read) == 1
 
     trio.run(main)
 

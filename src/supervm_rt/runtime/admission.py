@@ -46,6 +46,9 @@ class Services(Protocol):
     def store_failed(self, error: StoreError) -> None:
         """Ends the runtime with this error."""
 
+    def ended(self) -> None:
+        """Says that this plugin has ended for good."""
+
     def changed(self) -> None:
         """Wakes whoever waits for a change of some plugin's status."""
 

@@ -14,7 +14,7 @@ from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability, Manifest, RestartPolicy, RunMode
 from supervm_rt.runtime.config import PluginConfig
 from supervm_rt.runtime.lifecycle import PluginState
-from supervm_rt.transports.remote.introduction import Event, Introduction
+from supervm_rt.transports.remote.introduction import Event, Introduction, Said
 from supervm_rt.trust.manifest import compare_with_binary, parse_manifest
 
 if TYPE_CHECKING:
@@ -33,17 +33,22 @@ class RemoteDoor:
         self._runtime = runtime
         self._newcomers: dict[str, Manifest] = {}
 
-    async def admit(self, introduction: Introduction) -> str:
+    def read(self, introduction: Introduction) -> Said:
+        """Reads what a plugin says of itself. Raises ManifestError, ManifestMismatch, ConfigurationError."""
+        return Said(introduction, _said(introduction))
+
+    async def admit(self, said: Said) -> str:
         """The id of the plugin that registers; one that is not known is added where the policy allows it.
 
         Raises ManifestError, ManifestMismatch, PolicyRefused, ConfigurationError.
         """
         runtime = self._runtime
-        said = _said(introduction)
-        known = self._known(introduction, said)
+        known = self._known(said.introduction, said.manifest)
         if known is None:
-            return await self._newcomer(said)
-        _compare(known.manifest, introduction)
+            return await self._newcomer(said.manifest)
+        if said.agrees is not known.manifest:
+            _compare(known.manifest, said.introduction)
+            said.agrees = known.manifest
         status = known.status()
         if not status.finished:
             return known.plugin
@@ -56,7 +61,7 @@ class RemoteDoor:
                 remedy="ask the operator of this node",
             )
         if known.plugin in self._newcomers:
-            return await self._newcomer(said)
+            return await self._newcomer(said.manifest)
         return await runtime.add(known.config, manifest=known.manifest)
 
     def _known(self, introduction: Introduction, said: Manifest) -> PluginSupervisor | None:

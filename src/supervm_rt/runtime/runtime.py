@@ -249,6 +249,12 @@ class Runtime:
             self.sink.emit(EventKind.STORE_FAILED, str(error), severity=Severity.ERROR)
         self._nursery.cancel_scope.cancel()
 
+    def ended(self) -> None:
+        """A plugin has ended for good: whoever waits to register in its place is told."""
+        if self._remote is not None:
+            self._remote.sessions.poke()
+        self.changed()
+
     def changed(self) -> None:
         """Wakes the waiters."""
         self._change.set()

@@ -177,7 +177,7 @@ class PluginSupervisor:
                     return
         finally:
             self._finished = True
-            self._services.changed()
+            self._services.ended()
 
     def _host_failed(self, error: Exception) -> None:
         """What was never meant to happen ends this plugin, and nothing else."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from supervm_rt.model.chain import BlockRef, Step
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.ir import BlockIR
+from supervm_rt.model.manifest import Manifest
 from supervm_rt.transports.remote.peers import Peer
 
 
@@ -25,6 +26,16 @@ class Introduction:
     revision: int
     """Of the contract, that it knows; 0: the v0 draft."""
     peer: Peer
+
+
+@dataclass(slots=True)
+class Said:
+    """What an introduction says, read once, however long it waits to be let in."""
+
+    introduction: Introduction
+    manifest: Manifest
+    agrees: Manifest | None = None
+    """The host's own manifest, with which it was compared last, without a difference."""
 
 
 class Event(Protocol):
@@ -73,7 +84,10 @@ class Subscription(Protocol):
 class Host(Protocol):
     """The node around the server."""
 
-    async def admit(self, introduction: Introduction) -> str:
+    def read(self, introduction: Introduction) -> Said:
+        """Reads what a plugin says of itself. Raises SuperVMError."""
+
+    async def admit(self, said: Said) -> str:
         """The id of the plugin that registers; one that is not known is added where the policy allows it. Raises SuperVMError."""
 
     def refusal(self, plugin: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 from collections import Counter
@@ -20,9 +21,6 @@ from supervm_rt.transports.remote.transport import Admission, RemoteTransport
 
 if TYPE_CHECKING:
     from supervm_rt.transports.remote.http2 import BoundedProtocol
-
-_POLL = 0.25
-"""Seconds between two looks at what became of a plugin that is waited for."""
 
 
 class Sessions:
@@ -44,7 +42,7 @@ class Sessions:
     def expect(self, transport: RemoteTransport) -> None:
         """This life of its plugin waits for a registration."""
         self._transports[transport.plugin] = transport
-        self._poke()
+        self.poke()
 
     def leave(self, transport: RemoteTransport) -> None:
         """This life is over: its token is worth nothing any more."""
@@ -61,9 +59,10 @@ class Sessions:
                 mine.remove(transport)
             if not mine:
                 self._of_connection.pop(transport.protocol, None)
-        self._poke()
+        self.poke()
 
-    def _poke(self) -> None:
+    def poke(self) -> None:
+        """Something has changed of what a registration may wait for: a life has begun or is over, a plugin has ended for good."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -91,11 +90,12 @@ class Sessions:
                 f"{introduction.peer} has {self._registered[identity]} plugins registered already",
                 remedy="raise registrations_per_peer, or stop some",
             )
+        said = self._host.read(introduction)
         deadline = asyncio.get_running_loop().time() + self.limits.register
         plugin = ""
         while True:
             changed = self._changed
-            plugin = await on_trio(self._host.admit, introduction)
+            plugin = await on_trio(self._host.admit, said)
             transport = self._transports.get(plugin)
             if transport is not None and transport.awaited:
                 break
@@ -104,12 +104,11 @@ class Sessions:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 raise GRPCError(Status.UNAVAILABLE, f"{plugin}: its last life is still being ended; try again in a moment")
-            try:
-                await asyncio.wait_for(changed.wait(), min(left, _POLL))
-            except TimeoutError:
-                refusal = self._host.refusal(plugin)
-                if refusal and (transport is None or transport.introduction is None):
-                    raise ConfigurationError(f"{plugin}: {refusal}", remedy="ask the operator of this node") from None
+            refusal = self._host.refusal(plugin)
+            if refusal and (transport is None or transport.introduction is None):
+                raise ConfigurationError(f"{plugin}: {refusal}", remedy="ask the operator of this node")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
         token = secrets.token_urlsafe(24)
         answer = transport.introduce(introduction, protocol, token)
         self._tokens[token] = transport
