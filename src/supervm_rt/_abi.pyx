@@ -858,8 +858,6 @@ cdef check_ring_sizes(uint64_t ring_bytes, uint64_t side_ring_bytes):
 
 
 cdef raise_ring_error(int error):
-    if error == EMFILE:
-        raise HostError("no file descriptor is left", remedy="raise the limit (ulimit -n)")
     if error == ENOMEM:
         raise MemoryError
     raise OSError(error, os.strerror(error))

@@ -21,6 +21,7 @@ from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
 from supervm_rt.transports.network.broker import Broker, Report
 from supervm_rt.transports.network.resolving import MOST_LOOKUPS, Resolver
+from supervm_rt.transports.shortage import host_error
 from supervm_rt.trust.policy import Decision, Placement, Policy, PolicyLevel
 
 if TYPE_CHECKING:
@@ -78,16 +79,28 @@ class Admission:
         """What serves the network of the present life, where it was granted any."""
 
     async def admit(self, generation: int) -> PluginTransport:
-        """Reads and seals the binary and asks the policy about these very bytes. Raises what refuses the plugin."""
-        if self.manifest.run_mode is RunMode.GRPC:
-            return await self._admit_remote(generation)
+        """Reads and seals the binary and asks the policy about these very bytes. Raises what refuses the plugin.
+
+        A HostError does not: it may be let in later.
+        """
+        try:
+            if self.manifest.run_mode is RunMode.GRPC:
+                return await self._admit_remote(generation)
+            return await self._admit_native(generation)
+        except OSError as error:
+            raise host_error(self.plugin, "it cannot be read and sealed", error) from None
+
+    async def _admit_native(self, generation: int) -> PluginTransport:
         placement = self._services.policy.placement(self.manifest, self.config.placement)
         library = await trio.to_thread.run_sync(read_library, self.config.path, self.manifest, placement)
         try:
-            decision = self._decide(library.sha256)
-        except PolicyRefused:
+            return self._transport(library, generation)
+        except BaseException:
             library.close()
             raise
+
+    def _transport(self, library: SealedLibrary, generation: int) -> PluginTransport:
+        decision = self._decide(library.sha256)
         if decision.placement is Placement.IN_PROCESS:
             return InProcessTransport(
                 library,

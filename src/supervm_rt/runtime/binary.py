@@ -10,6 +10,7 @@ from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import LoadError, ManifestError
 from supervm_rt.model.manifest import Manifest, RunMode
 from supervm_rt.transports.native.library import LibraryFacts, inspect_library
+from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 from supervm_rt.trust.documents import MAX_DOCUMENT_BYTES
 from supervm_rt.trust.manifest import FILE_NAME, parse_manifest
 from supervm_rt.trust.policy import Placement
@@ -21,7 +22,7 @@ MAX_BINARY_BYTES = 512 << 20
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in a plugin's folder. Raises ManifestError."""
+    """The manifest in a plugin's folder. Raises ManifestError, HostError."""
     path = folder / FILE_NAME
     data = _read(path, MAX_DOCUMENT_BYTES, ManifestError, "name the folder that holds the plugin's plugin.yaml")
     return parse_manifest(data, source=str(path))
@@ -76,6 +77,8 @@ def _read(path: Path, bound: int, error: type[ManifestError | LoadError], remedy
     except FileNotFoundError:
         raise error(f"{path}: no such file", remedy=remedy) from None
     except (OSError, ValueError) as fault:
+        if isinstance(fault, OSError) and fault.errno in NO_DESCRIPTOR:
+            raise host_error(str(path), "it cannot be read", fault) from None
         why = fault.strerror if isinstance(fault, OSError) else fault
         raise error(f"{path}: cannot be read ({why})", remedy="check the path and its permissions") from None
     if data is None or len(data) > bound:

@@ -219,6 +219,10 @@ class PluginSupervisor:
         self._begin_life()
         try:
             transport = await self._admission.admit(self._generation)
+        except HostError as error:  # nothing against the plugin
+            self._failed(error)
+            self._move(PluginState.UNLOADED)
+            return
         except SuperVMError as error:
             self._failed(error)
             self._move(PluginState.REFUSED)

@@ -8,6 +8,9 @@ import resource
 
 from supervm_rt.errors import HostError
 
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors that say nothing of what was to be opened."""
+
 
 def host_error(plugin: str, what: str, error: OSError) -> HostError:
     """The error for what could not be done for want of something. ``what``: a clause, for a person."""

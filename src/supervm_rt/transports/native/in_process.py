@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from supervm_rt.model.manifest import Capability
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.interface import CallOverdue, Received
 from supervm_rt.transports.native.calls import ForeignCall
+from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 from supervm_rt.trust.policy import Placement
 
 T = TypeVar("T")
@@ -111,8 +114,12 @@ class InProcessTransport:
         try:
             self._plugin = await self._loading.wait(self._deadlines.load)
         except LoadError as error:
+            if os.strerror(errno.EMFILE) in error.message:  # the dynamic linker's words
+                raise host_error(self._name, "it cannot be loaded", OSError(errno.EMFILE, "")) from None
             raise LoadError(f"{self._name}: {error.message}", remedy=error.remedy) from None
         except (MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+                raise host_error(self._name, "it cannot be loaded", error) from None
             raise HostError(
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",

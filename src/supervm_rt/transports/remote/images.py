@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from supervm_rt.errors import LoadError
+from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 
 MOST_DOCUMENT_BYTES = 4 << 20
 MOST_LAYERS = 128
@@ -158,6 +159,8 @@ class Layout:
                 raise self._error(f"{path.name} is not a file")
             return os.fdopen(descriptor, "rb")
         except OSError as error:
+            if error.errno in NO_DESCRIPTOR:
+                raise host_error(self._where, f"{path.name} cannot be read", error) from None
             raise self._error(f"{path.name} cannot be read ({error.strerror})") from None
 
     def _document(self, path: Path, digest: str | None) -> dict[str, Any]:
@@ -203,6 +206,8 @@ class Layout:
             root.chmod(0o755)
             _make(tree, root, check)
         except OSError as error:
+            if error.errno in NO_DESCRIPTOR:
+                raise host_error(self._where, "it cannot be unpacked", error) from None
             raise self._error(f"it cannot be unpacked ({error.strerror or error})", "make room where storage lies") from None
         finally:
             shutil.rmtree(contents, ignore_errors=True)

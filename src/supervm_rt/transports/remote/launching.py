@@ -112,7 +112,7 @@ class Program:
         self._connections: Connections | None = None
         self._quotas: Watch | None = None
         self._transport: RemoteTransport | None = None
-        self._doomed: ChildEnded | None = None
+        self._doomed: ChildEnded | HostError | None = None
         self.confinement: Confinement | None = None
 
     async def start(self, transport: RemoteTransport) -> None:
@@ -281,7 +281,7 @@ class Program:
         user = user_of(runs)
         if user is not None:  # it may be the owner of what it reads
             self.confinement = dataclasses.replace(self.confinement, user=user)
-        with contextlib.suppress(OSError):  # it has ended, as the wait for its registration tells
+        with contextlib.suppress(ProcessLookupError):  # it has ended, as the wait for its registration tells
             pauses = self.confinement.quotas.get("cpu") == "polling"
             resources = self._manifest.resources
             self._quotas = Watch(runs, resources, self._group, self._storage, pauses=pauses, used_memory=True)
@@ -309,7 +309,7 @@ class Program:
             try:
                 await self._watch_process(process, transport)
             except OSError as error:
-                self._doomed = ChildEnded(f"{self._plugin}: its process cannot be watched ({error.strerror})", cause="control")
+                self._doomed = host_error(self._plugin, "its process cannot be watched", error)
                 self.kill()
                 transport.process_ended()
             finally:
@@ -386,13 +386,13 @@ class Program:
         await self._ended.wait()
         scope.cancel()
 
-    async def explain(self, error: PluginError) -> PluginError:
+    async def explain(self, error: PluginError) -> PluginError | HostError:
         """What says more than that the connection was lost: how the process ended, if it does so now."""
         with trio.move_on_after(1.0):
             await self._ended.wait()
         return self.how_it_ended() if self._ended.is_set() else error
 
-    def how_it_ended(self) -> PluginError:
+    def how_it_ended(self) -> PluginError | HostError:
         """Why there is no process any more."""
         if self._doomed is not None:
             return self._doomed

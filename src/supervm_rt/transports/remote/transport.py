@@ -17,11 +17,12 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from supervm_rt._abi import Frame, Message, RingStatistics
-from supervm_rt.errors import LifecycleError, PluginError, RemoteEnded
+from supervm_rt.errors import HostError, LifecycleError, PluginError, RemoteEnded
 from supervm_rt.model.manifest import Capability, Manifest, Resources
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
+from supervm_rt.transports.shortage import host_error
 from supervm_rt.trust.policy import Placement
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class RemoteTransport:
         self._dropping = False
         """It was told to stop and sent more than there is room for: nothing behind that can be taken."""
         self._shutdown: int | None = None
-        self._ended: PluginError | None = None
+        self._ended: PluginError | HostError | None = None
         self._beats = False
         self._sign = time.monotonic()
         self._exhausted: list[Exhausted] = []
@@ -170,7 +171,10 @@ class RemoteTransport:
     async def _launch(self, program: Program) -> None:
         started = False
         with trio.move_on_after(self._deadlines.load):
-            await program.start(self)
+            try:
+                await program.start(self)
+            except OSError as error:
+                raise host_error(self.plugin, "it cannot be started", error) from None
             started = True
             self.confinement = program.confinement
             self._sessions.expect(self)
@@ -248,7 +252,7 @@ class RemoteTransport:
             self._something = trio.Event()
             await self._something.wait()
 
-    async def _why(self) -> PluginError:
+    async def _why(self) -> PluginError | HostError:
         assert self._ended is not None
         if self._program is not None and isinstance(self._ended, RemoteEnded) and self._ended.cause == "disconnect":
             self._ended = await self._program.explain(self._ended)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervm_rt._abi import SealedLibrary
-from supervm_rt.errors import ConfigurationError, HostError
+from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.native.child.bubblewrap import prepared, sandbox
 from supervm_rt.transports.native.child.host import (
     LINKER_CACHE,
@@ -20,6 +20,7 @@ from supervm_rt.transports.native.child.host import (
 )
 from supervm_rt.transports.native.child.storage import INSIDE, Storage
 from supervm_rt.transports.native.child.verifying import ask_for_sender
+from supervm_rt.transports.shortage import host_error
 
 RUNNER_PATH = "/runner"
 PLUGIN_PATH = "/plugin.so"
@@ -93,7 +94,10 @@ def start(
     Raises HostError.
     """
     opened: list[int] = []
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise host_error(plugin, "no process could be started for it", error) from None
     try:
         ours.setblocking(False)
         ask_for_sender(ours)
@@ -101,8 +105,10 @@ def start(
         opened += [out_read, out_write]
         error_read, error_write = os.pipe2(os.O_CLOEXEC)
         opened += [error_read, error_write]
-        runner, code = _reopen(program("supervm-runner").fd), _reopen(library.fd)
-        opened += [runner, code]
+        runner = _reopen(program("supervm-runner").fd)
+        opened.append(runner)
+        code = _reopen(library.fd)
+        opened.append(code)
         for descriptor in (out_read, error_read):
             os.set_blocking(descriptor, False)
         shown = [path for path in read_paths if path.exists()]
@@ -124,11 +130,11 @@ def start(
         child = Child(process, pidfd, ours, (out_read, error_read), degraded=machine.bubblewrap is None)
         opened = [out_write, error_write, runner, code]
         return child
-    except OSError as error:
+    except BaseException as error:
         ours.close()
-        raise HostError(
-            f"{plugin}: no process could be started for it ({error.strerror or error})", remedy="raise the limits of this process"
-        ) from None
+        if isinstance(error, OSError):
+            raise host_error(plugin, "no process could be started for it", error) from None
+        raise
     finally:
         theirs.close()
         for descriptor in opened:

@@ -30,6 +30,7 @@ from supervm_rt.transports.native.child.seccomp import compile_profile, read_pro
 from supervm_rt.transports.native.child.storage import Storage, prepare
 from supervm_rt.transports.native.child.verifying import receive_with_sender, user_of, what_is_missing
 from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
+from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 from supervm_rt.trust.policy import Placement
 
 SIDE_RING_BYTES = 4 << 20
@@ -145,6 +146,12 @@ class ChildTransport:
     async def load(self) -> bytes:
         """Starts the process and waits until it has loaded the library. Raises LoadError, CallOverdue, ChildEnded, HostError."""
         self._take("load")
+        try:
+            return await self._load()
+        except OSError as error:
+            raise host_error(self._name, "it cannot be started", error) from None
+
+    async def _load(self) -> bytes:
         here = await trio.to_thread.run_sync(machine)
         if self._storage_folder is not None:
             launch = None if here.bubblewrap is None else tuple(launch_command())
@@ -176,6 +183,8 @@ class ChildTransport:
                 self._name, ring_bytes=self._ring_bytes, side_ring_bytes=SIDE_RING_BYTES, generation=self._generation
             )
         except (MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+                raise
             raise HostError(
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",
@@ -239,7 +248,7 @@ class ChildTransport:
             user = user_of(self._runner)
             if user is not None:  # it may be the owner of what it reads
                 self.confinement = dataclasses.replace(self.confinement, user=user)
-            with contextlib.suppress(OSError):  # it has ended, as the next call says
+            with contextlib.suppress(ProcessLookupError):  # it has ended, as the next call says
                 self._watch = Watch(
                     self._runner,
                     self._resources,
