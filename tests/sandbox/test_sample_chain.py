@@ -23,6 +23,7 @@ from fuzz.child_kills.killing import configuration, digest_of, mirror, mirror_wi
 from supervm_rt import EventKind, HostEvent, RestartPolicy
 from supervm_rt.cli.demo import SAMPLE_CHAIN, shipped_plugin
 from supervm_rt.transports.native.child.cgroups import find_bases
+from supervm_rt.transports.native.child.host import launch_command
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,36 @@ def test_where_the_owner_is_root_as_well_it_says_that_nothing_helps(tmp_path: Pa
     blocks = closed_blocks(not_mapping, owner=0)
     with pytest.raises(AssertionError, match="cannot be made readable for the sandbox's user"):
         mirrored(tmp_path / "store.db", shipped_plugin("bitcoin-blockfiles"), blocks)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root reads what belongs to others")
+@pytest.mark.parametrize("order", ["mapping first", "mapping last"])
+def test_paths_of_several_owners(tmp_path: Path, not_mapping: Path, order: str) -> None:
+    """Where one can be read by its owner alone the process runs as that, and the others are mapped to it; two are too many."""
+
+    def closed(folder: Path, owner: int) -> Path:
+        folder.mkdir(mode=0o700)
+        (folder / "file").write_text(f"{owner}\n")
+        (folder / "file").chmod(0o600)
+        os.chown(folder, owner, owner)
+        os.chown(folder / "file", owner, owner)
+        return folder
+
+    def read(*paths: Path) -> subprocess.CompletedProcess[str]:
+        shown = [word for path in paths for word in ("--read", str(path))]
+        command = [*launch_command(), "--user", "2000000001", "2000000001", *shown, "--", "/bin/cat"]
+        return subprocess.run(
+            [*command, *(f"/tmp/{index}/file" for index in range(len(paths)))], capture_output=True, text=True, check=False
+        )
+
+    mapped, kept = closed(tmp_path / "mapped", 1111), closed(not_mapping / "kept", 5678)
+    paths = (mapped, kept) if order == "mapping first" else (kept, mapped)
+    done = read(*paths)
+    assert sorted(done.stdout.split()) == ["1111", "5678"], done.stderr
+    other = closed(not_mapping / "other", 6789)
+    refused = read(kept, other)
+    assert refused.returncode != 0
+    assert f"{kept} and {other} belong to different users (5678 and 6789)" in refused.stderr
 
 
 def test_a_killed_host_leaves_nothing_behind(tmp_path: Path) -> None:
