@@ -5,21 +5,30 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from supervm_rt import Deadlines, EventKind, PluginState
 from supervm_rt.transports.native.child.cgroups import start_time
+from supervm_rt.transports.native.child.host import Machine, machine
+from supervm_rt.transports.native.child.storage import Storage, Way
+from supervm_rt.transports.remote import launching
+from supervm_rt.transports.remote.images import Layout
 from supervm_rt.transports.remote.places import clear_places
+from supervm_rt.trust.policy import Decision, Policy, PolicyLevel
 from tests.remote.messages import register, registered
 from tests.remote.programs import LAUNCHED, program
 from tests.remote.support import Served, peer, serving
 
 
 def leftovers() -> set[Path]:
-    return {path for folder in ("/run", "/var/tmp") for path in Path(folder).glob("supervm-*")}
+    """This process's: other nodes may run on the same machine."""
+    return {path for folder in ("/run", "/var/tmp") for path in Path(folder).glob(f"supervm-{os.getpid()}-*")}
 
 
 async def tip(node: Served, height: int) -> None:
@@ -63,9 +72,64 @@ def test_what_a_killed_node_left_goes_with_the_next_start(tmp_path: Path) -> Non
     async def main() -> None:
         async with serving(tmp_path, plugin) as node:
             await tip(node, 10)
-            assert any(path.name.startswith(f"supervm-{os.getpid()}-") for path in leftovers())
+            assert leftovers()
 
     trio.run(main)
+
+
+def unpacked(folder: Path) -> list[Path]:
+    place = folder / "store.db.plugins/.unpacked"
+    return list(place.iterdir()) if place.exists() else []
+
+
+def test_an_image_is_unpacked_beside_the_storage_and_what_a_killed_node_left_goes(tmp_path: Path) -> None:
+    left = tmp_path / "store.db.plugins/.unpacked/supervm-1-0-left"
+    (left / "image").mkdir(parents=True)
+
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True)) as node:
+            await tip(node, 10)
+            (place,) = unpacked(tmp_path)
+            assert place != left
+            begun, ended = node.seen.of(EventKind.REMOTE_UNPACKING)
+            assert str(place) in begun.message
+            assert ended.data["files"] == 2, "bin, bin/plugin"
+            assert int(str(ended.data["bytes"])) > (place / "image/root/bin/plugin").stat().st_size
+
+    trio.run(main)
+    assert unpacked(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", ["deadline", "stop", "end of the node"])
+def test_unpacking_ends_when_it_is_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    """Between two files: what was unpacked so far is gone."""
+    real = Layout._member
+    files = []
+
+    def slow(*arguments: Any, **more: Any) -> None:
+        time.sleep(0.02)
+        files.append(arguments)
+        real(*arguments, **more)
+
+    monkeypatch.setattr(Layout, "_member", slow)
+    plugin = program(tmp_path / "plugin", 0, image=True, links={f"link-{number}": "/nowhere" for number in range(5_000)})
+    deadlines = Deadlines(load=0.5) if ending == "deadline" else Deadlines(load=300)
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin, deadlines=deadlines) as node:
+            await node.seen.until(EventKind.REMOTE_UNPACKING)
+            if ending == "deadline":
+                failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+                assert "its sandbox was not ready within 0.5 s" in failed.message
+                assert "raise deadlines.load" in failed.message
+            elif ending == "stop":
+                assert (await node.runtime.stop(LAUNCHED)).failure is None
+
+    before = leftovers()
+    trio.run(main)
+    assert len(files) < 5_000
+    assert unpacked(tmp_path) == []
+    assert leftovers() == before
 
 
 @pytest.mark.parametrize(
@@ -148,5 +212,62 @@ def test_a_script_is_no_executable(tmp_path: Path) -> None:
         async with serving(tmp_path, plugin) as node:
             failed = await node.seen.until(EventKind.PLUGIN_FAILED)
             assert "not an executable of this system" in failed.message
+
+    trio.run(main)
+
+
+def strictly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demands of Strict, without the signature that it wants and that cannot be verified yet."""
+    real = Policy.decide
+
+    def decide(*arguments: Any, **more: Any) -> Decision:
+        return replace(real(*arguments, **more), level=PolicyLevel.STRICT)
+
+    monkeypatch.setattr(Policy, "decide", decide)
+
+
+@pytest.mark.parametrize(
+    ("resources", "missing"),
+    [
+        ("{memory: 64MiB}", "the quota of memory"),
+        ('{memory: 64MiB, cpu: "0.5"}', "the quota of memory and the quota of cpu"),
+        ("{storage: 4MiB}", "the quota of storage"),
+    ],
+)
+def test_strict_refuses_what_this_machine_cannot_enforce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: str, missing: str
+) -> None:
+    real = machine()
+    less = Machine(real.bubblewrap, "", real.disables_namespaces, real.landlock, None)
+    monkeypatch.setattr(launching, "machine", lambda: less)
+    monkeypatch.setattr(launching, "prepare", lambda folder, *_: Storage(Way.FOLDER, folder))
+    strictly(monkeypatch)
+    before = leftovers()
+
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True, resources=resources, restart="always")) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert f"this machine cannot enforce {missing}" in failed.message
+            assert failed.data["blame"] == "operator"
+            await node.runtime.wait_idle()
+            assert node.runtime.plugins[LAUNCHED].finished, "it would be so again"
+            assert not node.seen.of(EventKind.REMOTE_UNPACKING), "before anything of it is looked into"
+
+    trio.run(main)
+    assert leftovers() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root has control groups and images for storage everywhere")
+def test_strict_takes_what_is_enforced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strictly(monkeypatch)
+    resources = '{memory: 64MiB, cpu: "1.0", storage: 4MiB}'
+
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 0, resources=resources)) as node:
+            await tip(node, 10)
+            confinement = node.runtime.plugins[LAUNCHED].confinement
+            assert confinement is not None
+            assert confinement.unenforced == []
+            assert set(confinement.quotas) == {"memory", "cpu", "storage"}
 
     trio.run(main)
