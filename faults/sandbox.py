@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faults.fault import Fault
 
+PROGRAMS = "tests/remote/test_confined_programs.py"
 CHILD = "src/supervm_rt/transports/native/child"
 TRANSPORT = f"{CHILD}/transport.py"
 AGAINST = "tests/sandbox/test_against_the_host.py"
@@ -115,5 +116,45 @@ FAULTS = (
         '        return [name for name, means in self.quotas.items() if means in {"polling", "nothing"}]\n',
         '        return [name for name, means in self.quotas.items() if means == "nothing"]\n',
         ("pytest", "tests/sandbox/test_transport.py::test_storage_that_is_only_looked_at_will_not_do_either"),
+    ),
+    Fault(
+        "programs-have-no-limits",
+        "a program that the node starts is not limited before it runs",
+        "runner/enter.c",
+        "    check(confine_process(&setup));\n",
+        "",
+        ("pytest", PROGRAMS, "-k", "lives_within_limits"),
+    ),
+    Fault(
+        "programs-have-no-landlock",
+        "nothing but namespaces says what a program may do with a path",
+        "runner/enter.c",
+        "    check(confine_files(&setup, paths));\n",
+        "",
+        ("pytest", PROGRAMS, "-k", "lives_within_limits"),
+    ),
+    Fault(
+        "programs-connect-to-what-they-read",
+        "a socket that a program may see it may connect to",
+        f"{CHILD}/seccomp.py",
+        "            _add(context, _NOTIFY, Rule(_JUDGED))\n",
+        "            _add(context, _ALLOW, Rule(_JUDGED))\n",
+        ("pytest", PROGRAMS, "-k", "connects_to_no_socket"),
+    ),
+    Fault(
+        "memory-of-programs-is-not-measured",
+        "without a control group a program takes what it wants, up to what it may reserve",
+        f"{CHILD}/quotas.py",
+        "            if used > most:\n",
+        "            if used < 0:\n",
+        ("pytest", PROGRAMS, "-k", "memory_beyond"),
+    ),
+    Fault(
+        "strict-takes-less-of-programs",
+        "the demands of the policy do not reach programs with runMode grpc",
+        "src/supervm_rt/transports/remote/launching.py",
+        "            refuse_less(self._plugin, here, self.confinement)\n",
+        "            pass\n",
+        ("pytest", "tests/remote/test_launched.py", "-k", "strict_refuses"),
     ),
 )

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from supervm_rt import Deadlines, EventKind, PluginState
+from supervm_rt.runtime.status import describe
 from supervm_rt.transports.native.child.cgroups import start_time
 from supervm_rt.transports.native.child.host import Machine, machine
 from supervm_rt.transports.native.child.storage import Storage, Way
@@ -268,6 +269,12 @@ def test_strict_takes_what_is_enforced(tmp_path: Path, monkeypatch: pytest.Monke
             confinement = node.runtime.plugins[LAUNCHED].confinement
             assert confinement is not None
             assert confinement.unenforced == []
-            assert set(confinement.quotas) == {"memory", "cpu", "storage"}
+            listed = describe(node.runtime.plugins[LAUNCHED])
+            assert listed["sandbox"] == "full"
+            assert listed["quotas"] == {
+                "memory": f"{confinement.quotas['cpu']}, rlimit",
+                "cpu": confinement.quotas["cpu"],
+                "storage": "file system",
+            }
 
     trio.run(main)

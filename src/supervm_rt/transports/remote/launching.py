@@ -37,8 +37,9 @@ from supervm_rt.transports.native.child.host import (
     program,
     user_for,
 )
+from supervm_rt.transports.native.child.launcher import ENTER_PATH, PROGRAM_PATH, SOCKET_PATH
 from supervm_rt.transports.native.child.output import Output
-from supervm_rt.transports.native.child.quotas import Watch
+from supervm_rt.transports.native.child.quotas import CPU_SECONDS, LOOK_SECONDS, Watch
 from supervm_rt.transports.native.child.seccomp import compile_program, read_profile
 from supervm_rt.transports.native.child.storage import INSIDE, Storage, prepare
 from supervm_rt.transports.native.child.verifying import (
@@ -56,14 +57,10 @@ if TYPE_CHECKING:
     from supervm_rt.transports.remote.server import RemoteServer
     from supervm_rt.transports.remote.transport import RemoteTransport
 
-PROGRAM_PATH = "/plugin"
-ENTER_PATH = "/supervm-enter"
-SOCKET_PATH = "/supervm.sock"
 RESERVED_BYTES = 128 << 20
 """What a runtime may reserve beyond the memory that is granted, and not use: Go takes 64 MiB at once."""
 MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
-LOOK_SECONDS = 0.1
 _OWN_PROGRAMS = 1
 """seccomp programs around it."""
 _INFO, _WARNING = 2, 3
@@ -350,7 +347,7 @@ class Program:
     async def _watch_quotas(self, quotas: Watch, transport: RemoteTransport) -> None:
         """Tells what has run out, and ends a program that took more than its manifest grants."""
         while True:
-            await trio.sleep(LOOK_SECONDS)
+            await trio.sleep(CPU_SECONDS if quotas.pauses else LOOK_SECONDS)
             exhausted, breach = await quotas.look()
             for each in exhausted:
                 transport.run_out(each)

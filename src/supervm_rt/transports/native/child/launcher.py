@@ -25,7 +25,11 @@ from supervm_rt.transports.shortage import host_error
 RUNNER_PATH = "/runner"
 PLUGIN_PATH = "/plugin.so"
 MOST_READ_PATHS = 16
-_RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE, INSIDE)
+PROGRAM_PATH = "/plugin"
+ENTER_PATH = "/supervm-enter"
+SOCKET_PATH = "/supervm.sock"
+"""What a program with runMode grpc finds in its sandbox: itself, what confines it, and the host."""
+_RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE, INSIDE, PROGRAM_PATH, ENTER_PATH, SOCKET_PATH)
 
 
 @dataclass(slots=True)
