@@ -198,7 +198,7 @@ static void try_sockets(void)
     pthread_t thread;
     swapped.sun_family = AF_UNIX;
     pthread_create(&thread, NULL, swap, wanted);
-    for (int tried = 0; tried < 2000; tried++) {
+    for (int tried = 0; tried < 600; tried++) {
         int made = socket(AF_UNIX, SOCK_STREAM, 0);
         connect(made, (struct sockaddr *)&swapped, sizeof swapped);
         close(made);

@@ -64,7 +64,7 @@ def answers(seen: dict[str, Any]) -> dict[str, int]:
 @pytest.mark.parametrize("image", [False, True], ids=["executable", "image"])
 def test_it_lives_within_limits(work: Path, user: int, tmp_path: Path, image: bool) -> None:
     tmp_path.chmod(0o755)
-    plugin = program(tmp_path / "plugin", 5, image=image, resources='{memory: 64MiB, cpu: "1.0"}')
+    plugin = program(tmp_path / "plugin", 5, image=image, resources='{memory: 64MiB, cpu: "1.0", storage: 8MiB}')
     seen = observe(plugin.path, work, ["it"], {}, user=user, settle=0.5)["acts"]["it"]
     assert seen["state"] == "unloaded", seen
     assert not seen["failures"], seen
@@ -78,7 +78,11 @@ def test_it_lives_within_limits(work: Path, user: int, tmp_path: Path, image: bo
     assert seen["confined"]["landlock"] > 0
     quotas = seen["confined"]["quotas"]
     grouped = "cgroup" in quotas["cpu"]
-    assert quotas == {"memory": f"{quotas['cpu']}, rlimit" if grouped else "polling", "cpu": quotas["cpu"]}
+    assert quotas == {
+        "memory": f"{quotas['cpu']}, rlimit" if grouped else "polling",
+        "cpu": quotas["cpu"],
+        "storage": "file system" if user == 0 else "polling",
+    }
     assert grouped == (user == 0)
 
 

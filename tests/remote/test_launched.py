@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -200,6 +201,22 @@ def test_nobody_else_can_register_in_its_place(tmp_path: Path) -> None:
             async with peer(node.path) as raw:
                 answer = await raw.call("Register", register(LAUNCHED))
                 assert not registered(answer.messages[0])
+            assert node.runtime.plugins[LAUNCHED].failure is None
+
+    trio.run(main)
+
+
+def test_its_socket_is_nobody_elses(tmp_path: Path) -> None:
+    """Not even for one of the host's own user, who can reach it."""
+
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 0)) as node:
+            await tip(node, 10)
+            (place,) = leftovers()
+            script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{place}/socket'); print(s.recv(1))"
+            done = await trio.run_process([sys.executable, "-c", script], capture_stdout=True)
+            assert done.stdout == b"b''\n"
+            assert any(f"the socket of {LAUNCHED}" in each for each in node.seen.refusals())
             assert node.runtime.plugins[LAUNCHED].failure is None
 
     trio.run(main)

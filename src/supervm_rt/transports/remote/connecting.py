@@ -20,6 +20,8 @@ from pathlib import Path
 
 import trio
 
+from supervm_rt.transports.allowance import Allowance
+
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 _PIDFD_GETFD = 438
 _FAMILY = struct.Struct("=H")
@@ -31,6 +33,8 @@ _ANSWER = struct.Struct("=QqiI")
 """Id, value, error, flags."""
 _ID = struct.Struct("=Q")
 _READS, _WRITES = 2, 1
+_CALLS_A_SECOND, _CALLS_AT_ONCE = 50.0, 256
+_PAUSE = 0.01
 
 
 def _request(direction: int, number: int, size: int) -> int:
@@ -49,6 +53,7 @@ class Connections:
         """``listener``: from its seccomp program; it is closed by ``close``. ``inside``: what it calls the host's ``socket``."""
         self._listener = listener
         self._inside = inside
+        self._allowance = Allowance(rate=_CALLS_A_SECOND, burst=_CALLS_AT_ONCE)
         self._address = _FAMILY.pack(_UNIX) + os.fsencode(socket) + b"\0"
 
     async def serve(self) -> None:
@@ -67,6 +72,8 @@ class Connections:
                 fcntl.ioctl(self._listener, _RECEIVE, told)
             except OSError:  # whoever called has gone
                 continue
+            if not self._allowance.take(1):  # a program that does nothing else waits, and the host does other things
+                await trio.sleep(_PAUSE)
             number, thread, _, _, _, _, descriptor, address, length, *_ = _NOTIFICATION.unpack(told)
             # On a thread: where many connections wait to be accepted, the kernel lets it wait too.
             call = (number, thread, descriptor, address, length & 0xFFFF_FFFF)

@@ -132,8 +132,11 @@ class Gate:
                     connection.close()
                     continue
                 where = f"{address} from process {process}"
-                if user not in allowed or (plugin is not None and process != os.getpid()):
-                    self._refuse(where, f"user {user} may not connect; name it in users, where it may")
+                why = "" if user in allowed else f"user {user} may not connect; name it in users, where it may"
+                if plugin is not None and process != os.getpid():
+                    why = f"this is the socket of {plugin}, which this node itself connects"
+                if why:
+                    self._refuse(where, why)
                     self._coming -= 1
                     connection.close()
                     continue
