@@ -224,7 +224,7 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
                     await trio.testing.wait_all_tasks_blocked(0.01)
                     assert up.statistics() == replace(up.statistics(), told=0, buffered=0, lag_events=0, lag_seconds=0.0)
                     nursery.cancel_scope.cancel()
-                assert len(stuck._buffer) <= PAGE_EVENTS
+                assert len(stuck._page) <= PAGE_EVENTS
 
         run(test)
 
