@@ -444,6 +444,7 @@ class TestRefused:
         run(test)
 
 
+@pytest.mark.unsanitized("the plugin runs in a sandbox, where no sanitizer can")
 class TestRuntime:
     """A running node's own feed."""
 
@@ -522,6 +523,7 @@ class TestRuntime:
         run(test)
 
 
+@pytest.mark.unsanitized("the plugin runs in a sandbox, where no sanitizer can")
 def test_a_filter_finds_what_pays_and_what_spends(tmp_path: Path) -> None:
     """Beside a plain walk over all transactions of the sample chain."""
     from supervm_rt.ir.addresses import address_of
