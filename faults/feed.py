@@ -13,7 +13,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="feed-begins-one-late-at-a-height",
         meaning="a consumer that begins at a height misses the event by which the chain rose to it",
-        file=_READER,
+        file="src/supervm_rt/store/feed/log.py",
         old="            high = middle\n    return low\n",
         new="            high = middle\n    return low + 1\n",
         caught_by=_MACHINE,
