@@ -99,4 +99,12 @@ FAULTS: tuple[Fault, ...] = (
         "            await trio.to_thread.run_sync(_write, text, abandon_on_cancel=True)\n",
         caught_by=("pytest", "tests/cli/test_tail.py", "-k", "leaves_nothing_out"),
     ),
+    Fault(
+        name="feed-iterator-leaves-out-events",
+        meaning="the compiled iterator moves on by two",
+        file="src/supervm_rt/store/feed/_pages.c",
+        old="            pages->next++;\n",
+        new="            pages->next += 2;\n",
+        caught_by=("pytest", "tests/feed/test_pages.py", "-x"),
+    ),
 )
