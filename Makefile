@@ -101,4 +101,4 @@ wheel: build  ## the wheel, into dist/
 	$(bin)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir dist .
 
 clean:  ## removes all that was built
-	rm -rf build dist .venv src/supervm_rt/bin src/supervm_rt/*.so src/supervm_rt/ir/*.so src/supervm_rt/transports/remote/*.so plugins/*/*.so
+	rm -rf build dist .venv src/supervm_rt/bin src/supervm_rt/*.so src/supervm_rt/ir/*.so src/supervm_rt/store/feed/*.so src/supervm_rt/transports/remote/*.so plugins/*/*.so

@@ -142,6 +142,12 @@ setup(
     ext_modules=[
         *map(shipped_plugin, SHIPPED_PLUGINS),
         *PROGRAMS,
+        Extension(
+            "supervm_rt.store.feed._pages",
+            ["src/supervm_rt/store/feed/_pages.c"],
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+        ),
         *cythonize(  # type: ignore[no-untyped-call]
             [
                 extension("supervm_rt._abi", "src/supervm_rt/_abi.pyx", "src/supervm_rt/_native"),

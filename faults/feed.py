@@ -13,7 +13,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="feed-begins-one-late-at-a-height",
         meaning="a consumer that begins at a height misses the event by which the chain rose to it",
-        file=_READER,
+        file="src/supervm_rt/store/feed/log.py",
         old="            high = middle\n    return low\n",
         new="            high = middle\n    return low + 1\n",
         caught_by=_MACHINE,
@@ -98,5 +98,13 @@ FAULTS: tuple[Fault, ...] = (
         new="            await self._save(events[-1].cursor)\n            await trio.sleep(0.05)\n"
         "            await trio.to_thread.run_sync(_write, text, abandon_on_cancel=True)\n",
         caught_by=("pytest", "tests/cli/test_tail.py", "-k", "leaves_nothing_out"),
+    ),
+    Fault(
+        name="feed-iterator-leaves-out-events",
+        meaning="the compiled iterator moves on by two",
+        file="src/supervm_rt/store/feed/_pages.c",
+        old="            pages->next++;\n",
+        new="            pages->next += 2;\n",
+        caught_by=("pytest", "tests/feed/test_pages.py", "-x"),
     ),
 )

@@ -26,6 +26,8 @@ TESTS = (
     "tests/ir",
     "tests/runtime",
     "tests/store",
+    "tests/feed/test_pages.py",
+    "tests/feed/test_feed.py",
     "tests/sample",
     "tests/remote/test_decoder.py",
 )
@@ -44,8 +46,9 @@ def run_extension(pytest: list[str]) -> bool:
         [
             sys.executable,
             "-c",
-            "from supervm_rt import _abi; from supervm_rt.ir import _bitcoin; from supervm_rt.transports.remote import _frames; "
-            "print(_abi.__file__, _bitcoin.__file__, _frames.__file__)",
+            "from supervm_rt import _abi; from supervm_rt.ir import _bitcoin; from supervm_rt.store.feed import _pages; "
+            "from supervm_rt.transports.remote import _frames; "
+            "print(_abi.__file__, _bitcoin.__file__, _pages.__file__, _frames.__file__)",
         ],
         cwd=built.project,
         env=environment,
@@ -53,7 +56,7 @@ def run_extension(pytest: list[str]) -> bool:
         text=True,
         check=False,
     )
-    if where.stdout.count(str(built.project)) != 3:
+    if where.stdout.count(str(built.project)) != 4:
         print(f"the built extension cannot be used: {where.stdout}{where.stderr}")
         return False
     paths = [argument for argument in pytest if argument.startswith("tests/")] or list(TESTS)

@@ -216,6 +216,20 @@ def test_a_reader_that_goes_away_ends_it(growing: Path, processes: list[Process]
     assert process.wait(20) == 1
 
 
+def test_a_reader_that_goes_away_ends_it_though_nothing_more_comes(
+    growing: Path, tmp_path: Path, processes: list[Process]
+) -> None:
+    state = tmp_path / "state"
+    process = start(processes, CHAIN, "--store", growing, "--follow", "--json", "--state", state)
+    assert process.stdout is not None
+    with Store.open(growing) as store:
+        lines = [json.loads(process.stdout.readline()) for _ in log_of(store)]
+    wait_for(lambda: state.exists() and state.read_text().strip() == lines[-1]["cursor"])
+    process.stdout.close()
+    assert process.wait(20) == 1
+    assert state.read_text().strip() == lines[-1]["cursor"]
+
+
 def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) -> None:
     cursor = supervm("tail", "bitcoin", "--store", sample, "--json").json()["cursor"]
     empty = tmp_path / "empty"
@@ -232,6 +246,7 @@ def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) ->
         (1, "not as the store gave it", ("bitcoin", "--store", sample, "--cursor", forged)),
         (1, "cut short", ("bitcoin", "--store", sample, "--cursor", cursor[:-8])),
         (2, "is no address", ("bitcoin", "--store", sample, "--address", "nonsense")),
+        (2, "abcd is no transaction id", ("bitcoin", "--store", sample, "--tx", "abcd")),
         (2, "holds no cursor", ("bitcoin", "--store", sample, "--state", empty)),
         (1, f"--state {spoilt}: the cursor is cut short", ("bitcoin", "--store", sample, "--state", spoilt)),
         (1, "delete the file to begin anew", ("bitcoin", "--store", sample, "--state", spoilt)),

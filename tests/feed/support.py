@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
+from typing import Protocol
 
 from supervm_rt.chain.cursor import Sealer
-from supervm_rt.model.chain import Step
+from supervm_rt.model.chain import BlockRef, Step
 from supervm_rt.store import Input, Store
 from supervm_rt.store.feed.events import BEGINNING, FeedEvent, Request
 from supervm_rt.store.feed.reader import FeedReader, Page
 from tests.store.support import CHAIN, block
+
+
+class Event(Protocol):
+    """What of an event tells the chain."""
+
+    @property
+    def step(self) -> Step: ...
+    @property
+    def block(self) -> BlockRef: ...
+    @property
+    def parent(self) -> bytes: ...
 
 
 class Rebuilt:
@@ -24,7 +36,7 @@ class Rebuilt:
         """Height of the last final block."""
         self.events = 0
 
-    def apply(self, events: Iterable[FeedEvent]) -> None:
+    def apply(self, events: Iterable[Event]) -> None:
         for event in events:
             self.events += 1
             block = (event.block.hash, event.block.height)

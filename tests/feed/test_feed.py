@@ -224,7 +224,7 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
                     await trio.testing.wait_all_tasks_blocked(0.01)
                     assert up.statistics() == replace(up.statistics(), told=0, buffered=0, lag_events=0, lag_seconds=0.0)
                     nursery.cancel_scope.cancel()
-                assert len(stuck._buffer) <= PAGE_EVENTS
+                assert len(stuck._page) <= PAGE_EVENTS
 
         run(test)
 
@@ -444,6 +444,7 @@ class TestRefused:
         run(test)
 
 
+@pytest.mark.unsanitized("the plugin runs in a sandbox, where no sanitizer can")
 class TestRuntime:
     """A running node's own feed."""
 
@@ -522,6 +523,7 @@ class TestRuntime:
         run(test)
 
 
+@pytest.mark.unsanitized("the plugin runs in a sandbox, where no sanitizer can")
 def test_a_filter_finds_what_pays_and_what_spends(tmp_path: Path) -> None:
     """Beside a plain walk over all transactions of the sample chain."""
     from supervm_rt.ir.addresses import address_of

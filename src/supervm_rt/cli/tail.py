@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -77,6 +79,15 @@ async def _run(options: argparse.Namespace) -> Exception | None:
     async with trio.open_nursery() as watchers:
         with trio.CancelScope() as scope:
             await watchers.start(watch_signals, scope)
+
+            async def watch_reader() -> None:
+                nonlocal failure
+                await _reader_gone()
+                failure = BrokenPipeError()
+                scope.cancel()
+
+            if options.follow:
+                watchers.start_soon(watch_reader)
             try:
                 async with open_feed(options.store) as feed:
                     tail = _Tail(options, feed)
@@ -99,6 +110,16 @@ async def watch_signals(scope: trio.CancelScope, task_status: trio.TaskStatus[No
             if scope.cancel_called:
                 os._exit(128 + number)
             scope.cancel()
+
+
+async def _reader_gone() -> None:
+    """Waits until nobody can read from the pipe that standard output is: it may be long until something is written again."""
+    descriptor = sys.stdout.fileno()
+    writes_only = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    if not (writes_only and stat.S_ISFIFO(os.fstat(descriptor).st_mode)):
+        await trio.sleep_forever()
+    # Such an end of a pipe is never readable; the kernel tells of its error all the same.
+    await trio.lowlevel.wait_readable(descriptor)
 
 
 class _Tail:

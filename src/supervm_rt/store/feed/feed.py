@@ -26,7 +26,8 @@ from supervm_rt.model.chain import Step
 from supervm_rt.store.database import Store
 from supervm_rt.store.feed.bell import listen
 from supervm_rt.store.feed.events import ALL_STEPS, BEGINNING, Last, RawRow, Request, Transactions
-from supervm_rt.store.feed.reader import FeedReader, Page, log_head
+from supervm_rt.store.feed.log import log_head
+from supervm_rt.store.feed.reader import FeedReader, Page
 from supervm_rt.store.feed.subscription import Subscription
 from supervm_rt.store.feed.tail import Tail
 
@@ -35,12 +36,13 @@ READERS: Final = 2
 _COMMITS_REMEMBERED: Final = 10_000
 _TRIES: Final = 5
 _GROUP: Final = 16
-_REST: Final = 49
-"""Times as long as waking took of the processor, ..."""
 _FREE: Final = 0.0002
-"""... where that was longer than this. Seconds."""
-_LONGEST_REST: Final = 0.5
-"""Seconds."""
+"""Where waking took longer than this of the processor, it is followed by a rest. Seconds."""
+_REST: Final = (49, 0.5)
+"""Times as long as waking took, and at most so many seconds."""
+_LONG_REST: Final = (99, 1.0)
+"""The same after one that told so many events that the mirror catches up: who reads of the past can wait."""
+_MANY: Final = 64
 
 
 class Feed:
@@ -64,7 +66,8 @@ class Feed:
         self._told = told
         self._doorbell = trio.Event()
         self._someone = trio.Event()
-        self._waiting = trio.lowlevel.ParkingLot()
+        self.waiting = trio.lowlevel.ParkingLot()
+        """Consumers that have seen all there is."""
         self._failure: StoreError | None = None
         self._commits: deque[tuple[int, float]] = deque(maxlen=_COMMITS_REMEMBERED)
 
@@ -138,11 +141,13 @@ class Feed:
             else:
                 self._idle.append(store)
 
-    async def wait(self, token: int, seen: int) -> None:
-        """Until something was committed since ``rings`` was ``token``, or there is more than up to ``seen``, or the feed ends."""
+    def nothing_since(self, token: int, seen: int) -> bool:
+        """Whether nothing was committed since ``rings`` was ``token``, and nothing is known behind ``seen``: then it is time to
+        park in ``waiting``."""
         if self.rings == token and self.tail.head <= seen and not self.ended:
             self._someone.set()
-            await self._waiting.park()
+            return True
+        return False
 
     def over(self) -> bool:
         """Whether it has ended. Raises what it ended with."""
@@ -178,7 +183,7 @@ class Feed:
             while True:
                 await self._doorbell.wait()
                 # Nothing is read for nobody; how far the log is, is known without.
-                while self._told and not len(self._waiting):
+                while self._told and not len(self.waiting):
                     self._someone = trio.Event()
                     await self._someone.wait()
                 self._doorbell = trio.Event()
@@ -187,7 +192,7 @@ class Feed:
             self._failure = error
         finally:
             self.ended = True
-            self._waiting.unpark_all()
+            self.waiting.unpark_all()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self._close)
 
@@ -203,7 +208,7 @@ class Feed:
         self.tail.extend(head, rows)
         self._hear(head)
         if head != before:
-            await self._wake()
+            await self._wake(head - before)
 
     def _fetch(self) -> tuple[int, list[RawRow]]:
         self._refuse_another_file()
@@ -217,20 +222,21 @@ class Feed:
                 remedy="open it again, by its new name if it has one",
             )
 
-    async def _wake(self) -> None:
+    async def _wake(self, events: int) -> None:
         """In groups, so that a thousand consumers do not keep a mirror waiting; and not again before a rest.
 
-        Where commits follow fast, consumers then get more at once, and waking takes about a fiftieth of the time.
+        Where commits follow fast, consumers then get more at once, and all of it takes about a fiftieth of the time, or less.
         """
         begun = time.thread_time()
-        left = len(self._waiting)
+        left = len(self.waiting)
         while left > 0:
-            self._waiting.unpark(count=min(_GROUP, left))
+            self.waiting.unpark(count=min(_GROUP, left))
             left -= _GROUP
             await trio.lowlevel.checkpoint()
         took = time.thread_time() - begun
         if took > _FREE:
-            await trio.sleep(min(_REST * took, _LONGEST_REST))
+            times, longest = _REST if events < _MANY else _LONG_REST
+            await trio.sleep(min(times * took, longest))
 
     def _close(self) -> None:
         with contextlib.suppress(StoreError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from supervm_rt.errors import ConfigurationError, StoreCorrupt
 from supervm_rt.ir.addresses import AddressError, script_of
 from supervm_rt.ir.spends import Spends
@@ -10,12 +12,15 @@ from supervm_rt.store.faults import RESTORE
 from supervm_rt.store.feed.events import Transactions
 from supervm_rt.store.queries import ChainReader
 
+ID_BYTES: Final = 32
+"""Of a Bitcoin transaction."""
+
 
 class Matcher:
     """The filter of one chain. Spent outputs are looked up in the store; those that it does not hold match nothing."""
 
     def __init__(self, reader: ChainReader, wanted: Transactions) -> None:
-        """Raises ConfigurationError for an address that is none of the chain's network."""
+        """Raises ConfigurationError for an address that is none of the chain's network, and for an id that none can have."""
         info = reader.info()
         scripts = set(wanted.scripts)
         for address in wanted.addresses:
@@ -27,6 +32,12 @@ class Matcher:
                 scripts.add(script_of(address, info.network))
             except AddressError as error:
                 raise ConfigurationError(str(error), remedy="give an address as the chain prints it") from None
+        for id_ in wanted.ids:
+            if info.family == "bitcoin" and len(id_) != ID_BYTES:
+                raise ConfigurationError(
+                    f"{id_.hex()} is no transaction id: it has {len(id_)} bytes, not {ID_BYTES}",
+                    remedy="give the whole id as the chain prints it",
+                )
         self._scripts = frozenset(scripts)
         self._ids = frozenset(wanted.ids)
         self._spends = Spends(scripts)

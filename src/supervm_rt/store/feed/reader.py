@@ -19,7 +19,7 @@ import operator
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
 from supervm_rt.errors import CursorOfAnotherChain, CursorTooOld, CursorUnknown, StoreCorrupt
@@ -28,64 +28,31 @@ from supervm_rt.model.chain import BlockRef
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import RESTORE, decoding
 from supervm_rt.store.feed.events import CODE_OF, NOW, Body, Context, FeedEvent, Finals, Last, RawRow, Request
+from supervm_rt.store.feed.log import (
+    FINAL,
+    LOG,
+    NEW,
+    UNDO,
+    Horizon,
+    canonical_blocks,
+    crossing,
+    final_at,
+    horizon_of,
+    log_head,
+    state_of,
+    undone_tip,
+    way_down,
+)
 from supervm_rt.store.feed.matching import Matcher
+from supervm_rt.store.feed.tail import Group, Tail
 from supervm_rt.store.queries import ChainReader, check_body
-from supervm_rt.store.schema import StateCode, StepCode
+from supervm_rt.store.schema import StateCode
 
 PAGE_EVENTS: Final = 256
 PAGE_BYTES: Final = 4 << 20
 """A page of blocks ends with the block that passes this."""
 EXAMINED_BYTES: Final = 16 << 20
 """And where a filter drops them, with the block that passes this."""
-
-NEW, UNDO, FINAL = map(int, (StepCode.NEW, StepCode.UNDO, StepCode.FINAL))
-
-LOG: Final = (
-    "SELECT e.sequence, e.chain, e.step, e.block, b.hash, b.height, b.parent, b.time,"
-    " (SELECT m.time FROM commits m WHERE m.sequence >= e.sequence ORDER BY m.sequence LIMIT 1)"
-    " FROM events e JOIN blocks b ON b.id = e.block WHERE "
-)
-
-
-_Place: TypeAlias = tuple[int, int, tuple[int, ...], frozenset[int], tuple[ChainPlace, ...], Finals]
-_Made: TypeAlias = tuple[list[FeedEvent], Finals, FeedEvent | None, int]
-
-
-class Shared:
-    """Events that consumers made of the log's newest rows, for others that stand at the same place and ask for the same."""
-
-    def __init__(self, most: int) -> None:
-        """``most``: about so many events are held; beyond, all are forgotten, and made again where they are asked for."""
-        self._most = most
-        self._made: dict[_Place, _Made] = {}
-        self.events = 0
-        """How many are held."""
-
-    def get(self, place: _Place) -> _Made | None:
-        """Events, and where whoever made them then stood: last final blocks, last event, position."""
-        return self._made.get(place)
-
-    def keep(self, place: _Place, made: _Made) -> None:
-        """Holds them, unless they are too many."""
-        self.events += len(made[0]) + 1
-        if self.events > self._most:
-            self.clear()
-        else:
-            self._made[place] = made
-
-    def clear(self) -> None:
-        """What was made no longer serves anybody."""
-        self._made.clear()
-        self.events = 0
-
-
-class Horizon(NamedTuple):
-    """What the deleted events of a chain led to."""
-
-    sequence: int
-    """Of the last of them."""
-    tip: BlockRef
-    final: BlockRef | None
 
 
 class Page(NamedTuple):
@@ -110,6 +77,8 @@ class FeedReader:
         self._ids: tuple[int, ...] = ()
         self._index: dict[int, int] = {}
         self._matchers: list[Matcher] = []
+        self._group: Group | None = None
+        """Of all that stand in ``_context``; None: not asked for since that changed."""
         self._context = Context(sealer, tuple(map(ChainPlace, request.chains)), 0)
         self._finals: Finals = (None,) * len(request.chains)
         self._cursor = Cursor(0, self._context.places)
@@ -156,6 +125,7 @@ class FeedReader:
         self.position = cursor.position
         # The last final blocks are in ``_finals``, so that consumers that stand at one place have one context.
         self._context = Context(self._sealer, tuple(replace(place, final=None) for place in cursor.chains), cursor.position)
+        self._group = None
         self._finals = tuple(None if place.final is None else (place.final.hash, place.final.height) for place in cursor.chains)
 
     def _move(self, position: int, changed: Mapping[int, ChainPlace]) -> None:
@@ -176,13 +146,14 @@ class FeedReader:
                 return self._read(store, connection, limit)
         except BaseException:
             self._started, self._context, self._finals, self._cursor, self._last, self.position, self.seen = before
+            self._group = None
             raise
 
     def _read(self, store: Store, connection: sqlite3.Connection, limit: int) -> Page:
         head = log_head(connection)
         if not self._started:
             self._start(store, connection, head)
-        horizons = [_horizon(connection, chain) for chain in self._ids]
+        horizons = [horizon_of(connection, chain) for chain in self._ids]
         self._leave_deleted(connection, horizons)
         for index, horizon in enumerate(horizons):
             place = self._context.places[index]
@@ -197,23 +168,25 @@ class FeedReader:
             self._move(self.position, {index: done})
         return self._page(store, connection, self._log(connection, limit), head, limit)
 
-    def take(self, rows: list[RawRow], head: int, shared: Shared) -> list[FeedEvent]:
-        """Goes on with rows of the log that somebody else has read; for requests without bodies that follow the log.
-
-        ``rows``: the log's entries of all chains, from the first behind ``seen``. ``shared``: what others made of the same rows.
-        """
-        key = (self.seen, head, self._ids, self._steps, self._context.places, self._finals)
-        made = shared.get(key)
+    def take(self, tail: Tail) -> list[FeedEvent]:
+        """Goes on with a page of what was read once for all. Only without bodies, where it follows the log and the tail has all
+        behind ``seen``."""
+        group = self._group
+        if group is None:
+            group = self._group = tail.shared.group((self._ids, self._steps, self._context.places))
+        key = (self.seen, group, self._finals)
+        made = tail.shared.get(key)
         if made is None:
+            rows, head = tail.after(self.seen, PAGE_EVENTS)
             index, places = self._index, self._context.places
             mine = [row for row in rows if row[1] in index]
             if any(place.after > self.position for place in places):
                 mine = [row for row in mine if row[0] > places[index[row[1]]].after]
             events = self._pass_all(mine)
-            shared.keep(key, (events, self._finals, self._last, self.position))
+            self.seen = head
+            tail.shared.keep(key, (events, self._finals, self._last, self.position, head))
         else:
-            events, self._finals, self._last, self.position = made
-        self.seen = head
+            events, self._finals, self._last, self.position, self.seen = made
         return events
 
     def _page(self, store: Store, connection: sqlite3.Connection, rows: list[RawRow], head: int, limit: int) -> Page:
@@ -274,6 +247,7 @@ class FeedReader:
             places = list(self._context.places)
             places[index] = replace(places[index], reached=BlockRef(row[4], row[5]) if row[2] == NEW else self._below[row[4]])
             self._context = Context(self._sealer, tuple(places), self.position)
+            self._group = None
         event = FeedEvent(self._context, index, row, self._finals)
         self._last = event
         if row[2] not in self._steps or row[5] < self._context.places[index].floor:
@@ -331,7 +305,7 @@ class FeedReader:
             stands = max(self.position, place.after)
             if horizon is None or place.catching_up or stands >= horizon.sequence:
                 continue
-            tip = _undone_tip(connection, self._ids[index], stands)
+            tip = undone_tip(connection, self._ids[index], stands)
             if tip is None:
                 oldest = self._oldest(horizons)
                 raise CursorTooOld(
@@ -359,7 +333,7 @@ class FeedReader:
         """In place of deleted events: UNDO of what the consumer has and the horizon's chain had not; FINAL of what it has and was
         final at the horizon; then NEW and FINAL upwards."""
         chain, place, final = self._ids[index], self._context.places[index], self._finals[index]
-        undone = _way_down(connection, chain, place.reached, horizon.tip.height, max(1, limit))
+        undone = way_down(connection, chain, place.reached, horizon.tip.height, max(1, limit))
         if undone:
             self._below = {block[1]: BlockRef(block[3], below) for block, below in undone}
             return [(0, chain, UNDO, *block, None) for block, _ in undone]
@@ -367,10 +341,10 @@ class FeedReader:
         settled = -1 if horizon.final is None else horizon.final.height
         owed = max(-1 if final is None else final[1], place.floor - 1) + 1
         if owed <= min(reached, settled):
-            blocks = _blocks(connection, chain, owed, min(reached, settled), limit)
+            blocks = canonical_blocks(connection, chain, owed, min(reached, settled), limit)
             return [(0, chain, FINAL, *block, None) for block in blocks]
         rows: list[RawRow] = []
-        for block in _blocks(connection, chain, max(reached + 1, place.floor), horizon.tip.height, max(1, limit // 2)):
+        for block in canonical_blocks(connection, chain, max(reached + 1, place.floor), horizon.tip.height, max(1, limit // 2)):
             rows.append((0, chain, NEW, *block, None))
             if block[2] <= settled:
                 rows.append((0, chain, FINAL, *block, None))
@@ -400,12 +374,12 @@ class FeedReader:
     def _begin(self, connection: sqlite3.Connection, head: int, height: int | None) -> None:
         changed = {}
         for index, (chain, place) in enumerate(zip(self._ids, self._context.places, strict=True)):
-            horizon = _horizon(connection, chain)
+            horizon = horizon_of(connection, chain)
             if horizon is not None and (height is None or height <= horizon.tip.height):
                 changed[index] = replace(place, catching_up=True)
             elif height is not None:
-                after = _crossing(connection, chain, height, 0 if horizon is None else horizon.sequence, head)
-                final = _final_at(connection, chain, after) or (None if horizon is None else horizon.final)
+                after = crossing(connection, chain, height, 0 if horizon is None else horizon.sequence, head)
+                final = final_at(connection, chain, after) or (None if horizon is None else horizon.final)
                 changed[index] = replace(place, after=after, final=final)
         self._move(0, changed)
 
@@ -414,9 +388,9 @@ class FeedReader:
         row = connection.execute(
             "SELECT sequence FROM events WHERE chain = ? ORDER BY sequence DESC LIMIT 1 OFFSET ?", (chain, events)
         ).fetchone()
-        horizon = _horizon(connection, chain)
+        horizon = horizon_of(connection, chain)
         after = max(0 if row is None else row[0], 0 if horizon is None else horizon.sequence)
-        final = _final_at(connection, chain, after) or (None if horizon is None else horizon.final)
+        final = final_at(connection, chain, after) or (None if horizon is None else horizon.final)
         self._move(0, {0: replace(place, after=after, final=final)})
 
     def _begin_now(self, readers: list[ChainReader], head: int) -> None:
@@ -427,9 +401,9 @@ class FeedReader:
         """That the store is the one, and no older copy of the one, that gave the cursor."""
         for index, place in enumerate(cursor.chains):
             if place.final is not None:
-                _demand(_state(connection, self._ids[index], place.final) == StateCode.CANONICAL, place.chain)
+                _demand(state_of(connection, self._ids[index], place.final) == StateCode.CANONICAL, place.chain)
             if place.reached is not None:
-                _demand(_state(connection, self._ids[index], place.reached) is not None, place.chain)
+                _demand(state_of(connection, self._ids[index], place.reached) is not None, place.chain)
         place = cursor.chains[cursor.chain]
         _demand(cursor.position <= head and all(one.after <= head for one in cursor.chains), place.chain)
         if cursor.block is None or place.catching_up:
@@ -439,17 +413,11 @@ class FeedReader:
             (cursor.position,),
         ).fetchone()
         if row is None:  # deleted: whether the next ones are there is asked with each page
-            horizon = _horizon(connection, self._ids[cursor.chain])
+            horizon = horizon_of(connection, self._ids[cursor.chain])
             _demand(horizon is not None and cursor.position <= max(horizon.sequence, place.after), place.chain)
             return
         step = None if cursor.step is None else CODE_OF[cursor.step]
         _demand(row == (self._ids[cursor.chain], step, cursor.block.hash), place.chain)
-
-
-def log_head(connection: sqlite3.Connection) -> int:
-    """Sequence of the last event that the log ever had; 0 before the first."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row[0])
 
 
 def _demand(known: bool, chain: str) -> None:
@@ -463,118 +431,3 @@ def _demand(known: bool, chain: str) -> None:
 
 def _block(final: tuple[bytes, int] | None) -> BlockRef | None:
     return None if final is None else BlockRef(*final)
-
-
-def _horizon(connection: sqlite3.Connection, chain: int) -> Horizon | None:
-    row = connection.execute(
-        "SELECT h.sequence, t.hash, t.height, f.hash, f.height FROM horizons h JOIN blocks t ON t.id = h.tip"
-        " LEFT JOIN blocks f ON f.id = h.final WHERE h.chain = ?",
-        (chain,),
-    ).fetchone()
-    if row is None:
-        return None
-    sequence, tip, tip_height, final, final_height = row
-    return Horizon(sequence, BlockRef(tip, tip_height), None if final is None else BlockRef(final, final_height))
-
-
-def _way_down(
-    connection: sqlite3.Connection, chain: int, tip: BlockRef | None, height: int, limit: int
-) -> list[tuple[tuple[int, bytes, int, bytes, int], int]]:
-    """Blocks from a tip down to the first one of the canonical chain that is no higher: id, hash, height, parent, time; and the
-    parent's height."""
-    found: list[tuple[tuple[int, bytes, int, bytes, int], int]] = []
-    hash_ = None if tip is None else tip.hash
-    while hash_ is not None and len(found) < limit:
-        *block, state, below = connection.execute(
-            "SELECT b.id, b.hash, b.height, b.parent, b.time, b.state, p.height FROM blocks b"
-            " LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent WHERE b.chain = ? AND b.hash = ?",
-            (chain, hash_),
-        ).fetchone()
-        if below is None or (state == StateCode.CANONICAL and block[2] <= height):
-            break
-        found.append((tuple(block), below))
-        hash_ = block[3]
-    return found
-
-
-def _blocks(
-    connection: sqlite3.Connection, chain: int, low: int, high: int, limit: int
-) -> list[tuple[int, bytes, int, bytes, int]]:
-    """Canonical blocks from one height up to another: id, hash, height, parent, time."""
-    return connection.execute(
-        "SELECT id, hash, height, parent, time FROM blocks WHERE chain = ? AND height BETWEEN ? AND ? AND state = ?"
-        " ORDER BY height LIMIT ?",
-        (chain, low, high, int(StateCode.CANONICAL), limit),
-    ).fetchall()
-
-
-def _state(connection: sqlite3.Connection, chain: int, block: BlockRef) -> int | None:
-    """The state of a block at this height; None: there is no such block."""
-    row: tuple[int, int] | None = connection.execute(
-        "SELECT state, height FROM blocks WHERE chain = ? AND hash = ?", (chain, block.hash)
-    ).fetchone()
-    return None if row is None or row[1] != block.height else row[0]
-
-
-def _undone_tip(connection: sqlite3.Connection, chain: int, sequence: int) -> BlockRef | None:
-    """At which block the chain stood behind an event before the horizon, if that block was undone, and an event still tells so.
-
-    None also where it stood at a block that is final. Events of undone blocks are deleted from the oldest on: where there is one,
-    none that came after it is missing.
-    """
-    row = connection.execute(
-        "SELECT e.sequence, e.step, b.state, b.hash, b.height, p.state, p.hash, p.height"
-        " FROM events e JOIN blocks b ON b.id = e.block LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent"
-        " WHERE e.chain = ? AND e.sequence <= ? AND e.step <> ? ORDER BY e.sequence DESC LIMIT 1",
-        (chain, sequence, FINAL),
-    ).fetchone()
-    if row is None:
-        return None
-    last, step, state, hash_, height, below, parent, parent_height = row
-    if state == StateCode.CANONICAL or below is None:
-        return None
-    if step == NEW:
-        return BlockRef(hash_, height)
-    # Behind the last UNDO of a branch, events of final blocks may be missing.
-    return BlockRef(parent, parent_height) if below != StateCode.CANONICAL or last == sequence else None
-
-
-def _final_at(connection: sqlite3.Connection, chain: int, sequence: int) -> BlockRef | None:
-    row = connection.execute(
-        "SELECT b.hash, b.height FROM events e JOIN blocks b ON b.id = e.block"
-        " WHERE e.chain = ? AND e.sequence <= ? AND e.step = ? ORDER BY e.sequence DESC LIMIT 1",
-        (chain, sequence, FINAL),
-    ).fetchone()
-    return None if row is None else BlockRef(*row)
-
-
-def _crossing(connection: sqlite3.Connection, chain: int, height: int, low: int, head: int) -> int:
-    """A place in the log at which the chain was below a height and from which it went up to it; the end, where it never did.
-
-    At any such place a consumer of the blocks from that height on has none yet: what follows tells it all. At ``low`` the chain
-    is below.
-    """
-    begun, high = low, head
-    if _tip_height(connection, chain, begun, high) < height:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _tip_height(connection, chain, begun, middle) < height:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _tip_height(connection: sqlite3.Connection, chain: int, begun: int, sequence: int) -> int:
-    """Behind an event; -1 where the chain has none behind ``begun`` up to there."""
-    row = connection.execute(
-        "SELECT e.step, b.height, p.height FROM events e JOIN blocks b ON b.id = e.block"
-        " LEFT JOIN blocks p ON p.chain = b.chain AND p.hash = b.parent"
-        " WHERE e.chain = ? AND e.sequence > ? AND e.sequence <= ? AND e.step <> ? ORDER BY e.sequence DESC LIMIT 1",
-        (chain, begun, sequence, FINAL),
-    ).fetchone()
-    if row is None:
-        return -1
-    step, height, below = row
-    return height if step == NEW else -1 if below is None else below

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import decoding
-from supervm_rt.store.feed.reader import log_head
+from supervm_rt.store.feed.log import log_head
 from supervm_rt.store.schema import HIGHEST_INTEGER, StateCode, StepCode
 
 SWEPT_AT_ONCE: Final = 500

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
+from supervm_rt.store.feed._pages import Pages
 from supervm_rt.store.feed.events import FeedEvent
-from supervm_rt.store.feed.reader import PAGE_EVENTS, FeedReader
+from supervm_rt.store.feed.reader import FeedReader
 
 if TYPE_CHECKING:
     from supervm_rt.store.feed.feed import Feed
@@ -30,8 +30,12 @@ class SubscriptionStatistics:
     """How long ago the first of them was committed; 0 where there is none. Where that is long ago, at least so long."""
 
 
-class Subscription(AsyncIterator[FeedEvent]):
-    """Made by ``subscribe``. Used by one task at a time.
+class Subscription(Pages):
+    """Made by ``subscribe``: an async iterator. Used by one task at a time.
+
+    Going over it gives the next event, and waits for it. It ends where the feed has ended, or with the log where it is not to be
+    followed. Raises CursorTooOld, also for a consumer that was slower than the store's retention; CursorUnknown; NotInStore;
+    ConfigurationError for a filter that does not fit the chain; StoreError.
 
     It needs no closing: between two events it holds nothing but the rest of a page, at most 256 events (and of blocks, where they
     were asked for, 4 MiB and one block).
@@ -42,8 +46,8 @@ class Subscription(AsyncIterator[FeedEvent]):
         self._feed = feed
         self._reader = reader
         self._follow = follow
-        self._buffer: list[FeedEvent] = []
-        self._next = 0
+        self._shares = follow and not reader.request.bodies
+        """Whether it goes on with what is read once for all, as soon as it has kept up."""
         self._before: FeedEvent | None = None
         """The last event of the page before."""
         self._given = given
@@ -54,43 +58,37 @@ class Subscription(AsyncIterator[FeedEvent]):
     @property
     def cursor(self) -> str | None:
         """Goes on behind all that was given, and behind what the filter dropped since. None: nothing was read yet."""
-        if self._next < len(self._buffer):
-            last = self._buffer[self._next - 1] if self._next else self._before
+        if self._next < len(self._page):
+            last = self._page[self._next - 1] if self._next else self._before
             return self._given if last is None else last.cursor
         return self._reader.cursor if self._reader.started else self._given
 
-    async def __anext__(self) -> FeedEvent:
-        """The next event; waits for it. Ends where the feed has ended, or with the log where it is not to be followed.
-
-        Raises CursorTooOld, also for a consumer that was slower than the store's retention; CursorUnknown; NotInStore;
-        ConfigurationError for a filter that does not fit the chain; StoreError.
-        """
+    async def _advance(self) -> FeedEvent:
+        """The next event, where none is at hand."""
+        if self._next == len(self._page) and not await self._more(wait=True):
+            raise StopAsyncIteration
         place = self._next
-        if place == len(self._buffer):
-            if not await self._more(wait=True):
-                raise StopAsyncIteration
-            place = 0
         self._next = place + 1
-        return self._buffer[place]
+        return self._page[place]
 
     async def batch(self, *, wait: bool = True) -> list[FeedEvent]:
         """All events that are ready, one page at most, and at least one: waits for it. None: as where ``__anext__`` ends.
 
         ``wait=False``: none also where there is none yet.
         """
-        if self._next == len(self._buffer) and not await self._more(wait=wait):
+        if self._next == len(self._page) and not await self._more(wait=wait):
             return []
-        events = self._buffer[self._next :]
-        self._next = len(self._buffer)
+        events = self._page[self._next :]
+        self._next = len(self._page)
         return events
 
     def statistics(self) -> SubscriptionStatistics:
         """Takes constant time."""
-        buffered = len(self._buffer) - self._next
+        buffered = len(self._page) - self._next
         passed = self._reader.seen
         committed: float | None = None
         if buffered:
-            first = self._buffer[self._next]
+            first = self._page[self._next]
             passed = (first.sequence or 1) - 1
             committed = first.committed
         behind = max(0, self._feed.head - passed)
@@ -100,45 +98,47 @@ class Subscription(AsyncIterator[FeedEvent]):
         return SubscriptionStatistics(self._told + self._next, buffered, behind, lag)
 
     async def _more(self, *, wait: bool) -> bool:
-        """Reads the next page with an event. False: there is none, and there will be none or it is not waited for."""
+        """Reads the next page with an event. False: there is none, and there will be none or it is not waited for.
+
+        Lets others run where it reads the store or waits. What it takes of the newest events is soon at an end: there are no more
+        before others have run.
+        """
         if self._reading:
             raise trio.BusyResourceError("another task reads this subscription")
         self._reading = True
+        feed = self._feed
         try:
-            waited = False
             self._turn_page()
             while True:
                 # What is committed from here on rings.
-                token = self._feed.rings
-                if self._feed.over():
+                token = feed.rings
+                if feed.ended and feed.over():
                     return False
                 exhausted = self._newest()
                 if exhausted is None:
-                    page = await self._feed.read(self._reader)
-                    self._buffer, exhausted = page.events, page.exhausted
-                if self._buffer:
-                    if not waited:
-                        await trio.lowlevel.checkpoint()
+                    page = await feed.read(self._reader)
+                    self._page, exhausted = page.events, page.exhausted
+                if self._page:
                     return True
                 if exhausted:
                     if not (wait and self._follow):
                         return False
-                    await self._feed.wait(token, self._reader.seen)
-                    waited = True
+                    if feed.nothing_since(token, self._reader.seen):
+                        await feed.waiting.park()
         finally:
             self._reading = False
 
     def _turn_page(self) -> None:
-        if self._buffer:
-            self._before = self._buffer[-1]
-            self._told += len(self._buffer)
-            self._buffer, self._next = [], 0
+        if self._page:
+            self._before = self._page[-1]
+            self._told += len(self._page)
+            self._page, self._next = [], 0
 
     def _newest(self) -> bool | None:
         """Takes one page of what is read once for all. Whether there is nothing more; None: the store has to be read."""
         reader, tail = self._reader, self._feed.tail
-        if not (self._follow and tail.covers(reader.seen) and reader.follows_log) or reader.request.bodies:
+        if not (self._shares and tail.base <= reader.seen <= tail.head and reader.follows_log):
             return None
         if reader.seen < tail.head:
-            self._buffer = reader.take(*tail.after(reader.seen, PAGE_EVENTS), tail.shared)
+            self._page = reader.take(tail)
         return reader.seen == tail.head

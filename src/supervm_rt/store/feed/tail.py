@@ -4,16 +4,63 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeAlias
+from weakref import WeakValueDictionary
 
+from supervm_rt.chain.cursor import ChainPlace
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import decoding
-from supervm_rt.store.feed.events import RawRow
-from supervm_rt.store.feed.reader import LOG, Shared, log_head
+from supervm_rt.store.feed.events import FeedEvent, Finals, RawRow
+from supervm_rt.store.feed.log import LOG, log_head
 
 TAIL_EVENTS: Final = 4096
 
 _sequence = itemgetter(0)
+_Wanted: TypeAlias = tuple[tuple[int, ...], frozenset[int], tuple[ChainPlace, ...]]
+
+
+class Group:
+    """Stands for what its consumers have in common: chains, steps and where they began. There is one of each, so it is compared
+    and hashed as fast as a pointer."""
+
+    __slots__ = ("__weakref__",)
+
+
+_Place: TypeAlias = tuple[int, Group, Finals]
+_Made: TypeAlias = tuple[list[FeedEvent], Finals, FeedEvent | None, int, int]
+
+
+class Shared:
+    """Events that consumers made of the log's newest rows, for others that stand at the same place and ask for the same."""
+
+    def __init__(self, most: int) -> None:
+        """``most``: about so many events are held; beyond, all are forgotten, and made again where they are asked for."""
+        self._most = most
+        self._made: dict[_Place, _Made] = {}
+        self._groups: WeakValueDictionary[_Wanted, Group] = WeakValueDictionary()
+        self.events = 0
+        """How many are held."""
+
+    def group(self, wanted: _Wanted) -> Group:
+        """The one group of consumers that ask for this. It lives for as long as they hold it."""
+        return self._groups.setdefault(wanted, Group())
+
+    def get(self, place: _Place) -> _Made | None:
+        """Events, and where whoever made them then stood: last final blocks, last event, position, up to where it had seen."""
+        return self._made.get(place)
+
+    def keep(self, place: _Place, made: _Made) -> None:
+        """Holds them, unless they are too many."""
+        self.events += len(made[0]) + 1
+        if self.events > self._most:
+            self.clear()
+        else:
+            self._made[place] = made
+
+    def clear(self) -> None:
+        """What was made no longer serves anybody."""
+        self._made.clear()
+        self.events = 0
 
 
 class Tail:
@@ -52,10 +99,6 @@ class Tail:
             surplus = len(self._rows) - TAIL_EVENTS
             self.base = self._rows[surplus - 1][0]
             del self._rows[:surplus]
-
-    def covers(self, sequence: int) -> bool:
-        """Whether all that follows this sequence, up to ``head``, is here."""
-        return self.base <= sequence <= self.head
 
     def after(self, sequence: int, limit: int) -> tuple[list[RawRow], int]:
         """At most ``limit`` rows behind this sequence, and up to which sequence they are all there are."""
