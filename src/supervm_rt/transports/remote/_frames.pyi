@@ -1,4 +1,7 @@
+from collections.abc import Sequence
+
 from supervm_rt._abi import Frame
+from supervm_rt.transports.remote.introduction import Event
 
 def hear(
     data: bytes | memoryview, *, generation: int, chain: bytes | None = None
@@ -10,4 +13,24 @@ def hear(
 
     A payload that is large beside the whole message is a view of data, which then lives as long as the frame; smaller ones are
     copied. Raises MessageRefused, and TypeError where data is no contiguous buffer that nobody can write to.
+    """
+
+def tell(
+    events: Sequence[Event],
+    first: int,
+    *,
+    batch: int,
+    most: int,
+    since: float = 0,
+    json: Sequence[str | None] | None = None,
+    ir: Sequence[bytes | None] | None = None,
+) -> tuple[list[bytes | memoryview], int, int]:
+    """Writes events of a feed from the place first on as gRPC messages of BlockMessage, each with its length before it.
+
+    batch: so many events go into one message; up to 1: each is one of its own. most: about so many bytes; the event that reaches it
+    is the last. since: events of blocks before that second are left out. json, ir: of each event its block as a text, or as an
+    encoded BlockIR; None: without.
+
+    Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first event
+    that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
     """

@@ -1,5 +1,6 @@
 # cython: embedsignature=True
-"""Messages of remote plugins to frames: the Python side of ``_native/message.c``, which reads BlockMessage as it lies in the bytes.
+"""Messages of remote plugins to frames, and events of the feed to messages: the Python side of ``_native/``, where BlockMessage is
+read as it lies in the bytes (``message.c``) and written into just as many (``event.c``).
 
 All state here is guarded by the GIL; the module declares itself incompatible with free threading.
 """
@@ -9,11 +10,13 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from supervm_rt._abi cimport Frame, c_bool, frame_core
 from supervm_rt.errors import MessageRefused
+from supervm_rt.model.chain import Step
 
 cdef extern from "message.h":
     enum: MESSAGE_MAX_BATCH
@@ -72,6 +75,37 @@ cdef extern from "message.h":
 
 cdef extern from "frame.h":
     c_bool frame_from_message(frame_core *frame, const message *message, size_t kept, uint64_t generation, c_bool *views)
+
+cdef extern from "event.h":
+    enum: EVENT_PREFIX_BYTES
+    enum event_step:
+        EVENT_NEW
+        EVENT_UNDO
+        EVENT_FINAL
+    struct event:
+        span chain
+        uint64_t height
+        span payload
+        span json
+        int64_t seconds
+        span hash
+        span parent
+        event_step step
+        span cursor
+        span ir
+        size_t head
+        size_t tail
+    size_t event_measure(event *event)
+    uint8_t *event_write_head(const event *event, uint8_t *to)
+    uint8_t *event_write_tail(const event *event, uint8_t *to)
+    uint8_t *event_write_prefix(uint8_t *to, size_t length)
+    size_t event_batch_head(size_t items)
+    uint8_t *event_write_batch_head(uint8_t *to, size_t items)
+    size_t event_item_head(size_t length)
+    uint8_t *event_write_item_head(uint8_t *to, size_t length)
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 ENCODING = {
     MESSAGE_ENDS_EARLY: "it ends inside a field",
@@ -228,3 +262,152 @@ def hear(data, *, generation, bytes chain=None):
     if said.body == MESSAGE_BATCH:
         return frames_of(&said, named, whole.length, life, source), None
     return [], (said.body, body_of(&said))
+
+
+cdef enum:
+    # From this length on a payload is not copied, but sent from where it lies.
+    APART = 16384
+    # No gRPC message can be longer.
+    LONGEST = 0xffffffff
+
+cdef object NEW = Step.NEW
+cdef object UNDO = Step.UNDO
+
+
+cdef inline void point(span *place, bytes value):
+    place.bytes = <const uint8_t *>PyBytes_AS_STRING(value)
+    place.length = PyBytes_GET_SIZE(value)
+
+
+cdef inline int point_text(span *place, str value) except -1:
+    cdef Py_ssize_t size = 0
+    place.bytes = <const uint8_t *>PyUnicode_AsUTF8AndSize(value, &size)
+    place.length = size
+    return 0
+
+
+cdef size_t gather(event *told, object said, object json, object ir, list kept, list payloads) except? 0:
+    """Points to all that an event says, which ``kept`` holds on to, and measures it."""
+    cdef str chain = said.chain
+    cdef str cursor = said.cursor
+    cdef bytes parent = said.parent
+    cdef bytes encoded = ir
+    cdef bytes payload = said.raw
+    cdef object block = said.block
+    cdef bytes hash = block.hash
+    cdef object step = said.step
+    cdef str text = json
+    kept += (chain, cursor, parent, hash)
+    payloads.append(payload)
+    point_text(&told.chain, chain)
+    point_text(&told.cursor, cursor)
+    point(&told.parent, parent)
+    point(&told.hash, hash)
+    if payload is not None:
+        point(&told.payload, payload)
+    if text is not None:
+        kept.append(text)
+        point_text(&told.json, text)
+    if encoded is not None:
+        kept.append(encoded)
+        point(&told.ir, encoded)
+    told.height = block.height
+    told.seconds = said.time
+    told.step = EVENT_NEW if step is NEW else EVENT_UNDO if step is UNDO else EVENT_FINAL
+    return event_measure(told)
+
+
+cdef object assemble(event *told, size_t *sizes, Py_ssize_t count, Py_ssize_t most, list payloads):
+    """(parts, bytes) of gRPC messages of so many events each."""
+    cdef Py_ssize_t first, last, number
+    cdef size_t items, length, apart = 0, total = 0
+    cdef bytes content
+    cdef uint8_t *at
+    cdef uint8_t *begin
+    cdef Py_ssize_t done = 0
+    cdef list parts = []
+    cdef object whole = None
+    for first in range(0, count, most):
+        last = min(first + most, count)
+        items = 0
+        for number in range(first, last):
+            items += sizes[number] + (event_item_head(sizes[number]) if last - first > 1 else 0)
+            if told[number].payload.length >= APART:
+                apart += told[number].payload.length
+        length = items + (event_batch_head(items) if last - first > 1 else 0)
+        if length > LONGEST:
+            raise OverflowError(f"a message of {length} bytes is too long for gRPC")
+        total += EVENT_PREFIX_BYTES + length
+    content = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(total - apart))
+    begin = at = <uint8_t *>PyBytes_AS_STRING(content)
+    for first in range(0, count, most):
+        last = min(first + most, count)
+        if last - first > 1:
+            items = 0
+            for number in range(first, last):
+                items += sizes[number] + event_item_head(sizes[number])
+            at = event_write_prefix(at, items + event_batch_head(items))
+            at = event_write_batch_head(at, items)
+        else:
+            at = event_write_prefix(at, sizes[first])
+        for number in range(first, last):
+            if last - first > 1:
+                at = event_write_item_head(at, sizes[number])
+            at = event_write_head(&told[number], at)
+            if told[number].payload.length >= APART:
+                whole = whole or memoryview(content)
+                parts.append(whole[done : at - begin])
+                parts.append(payloads[number])
+                done = at - begin
+            elif told[number].payload.length:
+                memcpy(at, told[number].payload.bytes, told[number].payload.length)
+                at += told[number].payload.length
+            at = event_write_tail(&told[number], at)
+    if done == 0:
+        parts.append(content)
+    elif done < at - begin:
+        parts.append(whole[done : at - begin])
+    return parts, total
+
+
+def tell(events, Py_ssize_t first, *, Py_ssize_t batch, size_t most, double since=0, json=None, ir=None):
+    """Writes events of a feed from the place first on as gRPC messages of BlockMessage, each with its length before it.
+
+    batch: so many events go into one message; up to 1: each is one of its own. most: about so many bytes; the event that reaches it
+    is the last. since: events of blocks before that second are left out. json, ir: of each event its block as a text, or as an
+    encoded BlockIR; None: without.
+
+    Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first event
+    that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
+    """
+    cdef Py_ssize_t end = len(events)
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t place = first
+    cdef size_t size = 0
+    cdef list kept = []
+    cdef list payloads = []
+    cdef object said
+    cdef event *told
+    cdef size_t *sizes
+    if not 0 <= first < end:
+        return [], 0, end
+    told = <event *>calloc(end - first, sizeof(event))
+    sizes = <size_t *>calloc(end - first, sizeof(size_t))
+    try:
+        if told == NULL or sizes == NULL:
+            raise MemoryError
+        while place < end and size < most:
+            said = events[place]
+            if not since or said.time >= since:
+                sizes[count] = gather(
+                    &told[count], said, None if json is None else json[place], None if ir is None else ir[place], kept, payloads
+                )
+                size += sizes[count]
+                count += 1
+            place += 1
+        if count == 0:
+            return [], 0, place
+        return *assemble(told, sizes, count, max(batch, 1), payloads), place
+    finally:
+        free(told)
+        free(sizes)

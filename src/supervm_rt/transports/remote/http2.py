@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
+import sniffio
+import trio
 from grpclib.config import Configuration
 from grpclib.const import Handler as Method
 from grpclib.const import Status
@@ -47,6 +51,8 @@ _HEADER_LIST_BYTES = 16 << 10
 _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
 _SENT_AT_ONCE = 256 << 10
+_MOST_PARTS = 1_024
+"""Of one write: the kernel's own bound."""
 _RECEIVED_AT_ONCE = 256 << 10
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
@@ -247,6 +253,28 @@ class BoundedServer:
                 transport.abort()
 
 
+class Signal(asyncio.Event):
+    """An event that tasks of both loops can wait for, which run on one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parked = trio.lowlevel.ParkingLot()
+
+    def set(self) -> None:
+        """Wakes whoever waits."""
+        super().set()
+        if self._parked:
+            self._parked.unpark_all()
+
+    async def wait_anywhere(self) -> None:
+        """As ``wait``, from asyncio or Trio."""
+        if sniffio.current_async_library() == "trio":
+            if not self.is_set():
+                await self._parked.park()
+        else:
+            await self.wait()
+
+
 class BoundedStream(WireStream):
     """One HTTP/2 stream of a server."""
 
@@ -256,6 +284,10 @@ class BoundedStream(WireStream):
     """It is waited for the peer to take something."""
     begun_at: float | None = None
     """When it was first seen that a message had begun and nothing else was there."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.window_updated = Signal()
 
     def init_stream(self, stream_id: int, connection: Connection) -> None:
         """As grpclib does it, with a buffer of messages."""
@@ -282,36 +314,39 @@ class BoundedStream(WireStream):
     async def _writable(self) -> None:
         ready = self.connection.write_ready
         if not ready.is_set():
-            await self._wait(ready)
+            await self._wait(cast("Signal", ready))
 
-    async def _wait(self, event: asyncio.Event) -> None:
+    async def _wait(self, event: Signal) -> None:
         self.waits, self.taken_at = True, time.monotonic()
         try:
-            await event.wait()
+            await event.wait_anywhere()
         finally:
             self.waits = False
 
     async def send_data(self, data: Buffer, end_stream: bool = False) -> None:
         """As grpclib has it."""
-        await self._send([data], len(data))
+        await self.send_parts([data], len(data))
         if end_stream:
             await self.end()
 
     async def send_messages(self, messages: Sequence[Buffer]) -> None:
-        """Sends messages one behind the other, many to a frame."""
+        """Sends messages one behind the other, many to a frame. From asyncio or Trio."""
         parts: list[Buffer] = []
         size = 0
         for message in messages:
             parts += (b"\0" + len(message).to_bytes(4), message)
             size += PREFIX_BYTES + len(message)
             if size >= _SENT_AT_ONCE:
-                await self._send(parts, size)
+                await self.send_parts(parts, size)
                 parts, size = [], 0
         if parts:
-            await self._send(parts, size)
+            await self.send_parts(parts, size)
 
-    async def _send(self, parts: Sequence[Buffer], left: int) -> None:
-        """Sends as the windows allow. Frames are written without h2, whose windows are kept, and copied once."""
+    async def send_parts(self, parts: Sequence[Buffer], left: int) -> None:
+        """Sends so many bytes as the windows allow. From asyncio or Trio; what it waits for has no other bound than cancelling it.
+
+        Frames are written without h2, whose windows are kept, and from where the parts lie.
+        """
         assert self.id is not None
         http = self._h2_connection
         source = _Source(parts)
@@ -323,7 +358,7 @@ class BoundedStream(WireStream):
             window = min(stream.outbound_flow_control_window, http.outbound_flow_control_window)
             if window <= 0:
                 self.window_updated.clear()
-                await self._wait(self.window_updated)
+                await self._wait(cast("Signal", self.window_updated))
                 continue
             now = min(window, _SENT_AT_ONCE, left)
             frames: list[Buffer] = []
@@ -336,7 +371,7 @@ class BoundedStream(WireStream):
             stream.outbound_flow_control_window -= now
             http.outbound_flow_control_window -= now
             self.connection.flush()
-            self._transport.write(b"".join(frames))
+            cast("BoundedConnection", self.connection).write(frames)
             self.data_sent += now
             self.connection.data_sent += now
             self.connection.data_send_process()
@@ -380,6 +415,13 @@ class BoundedConnection(Connection):
     ) -> None:
         super().__init__(http, transport, config=config)
         self.owner = owner
+        self.write_ready = Signal()
+        self.write_ready.set()
+        plain = isinstance(transport, _SelectorSocketTransport)
+        self._socket: socket.socket | None = cast("Any", transport)._sock if plain else None
+        """None: what is sent goes through TLS."""
+        # Where it is written from where it lies, asyncio keeps no more than the rest of it.
+        transport.set_write_buffer_limits(high=0 if plain else _SENT_AT_ONCE)
 
     def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> BoundedStream:
         """As grpclib does it."""
@@ -392,6 +434,23 @@ class BoundedConnection(Connection):
         super().flush()
         if not self.write_ready.is_set() and self._transport.get_write_buffer_size() > MOST_UNSENT:
             self.owner.cut("it reads none of the answers that it causes")
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """Writes frames; what the socket does not take now waits in asyncio's buffer."""
+        transport = self._transport
+        if self._socket is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            try:
+                sent = self._socket.sendmsg(parts[:_MOST_PARTS])
+            except OSError:  # no room, or what asyncio will meet as well
+                sent = 0
+            index = 0
+            while index < len(parts) and sent >= len(parts[index]):
+                sent -= len(parts[index])
+                index += 1
+            if index == len(parts):
+                return
+            parts = [memoryview(parts[index])[sent:], *parts[index + 1 :]]
+        transport.write(b"".join(parts))
 
     def ack(self, stream_id: int, size: int) -> None:
         """Gives bytes back to the windows."""
@@ -500,7 +559,6 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
             stream.abort()
             return
         self.peer = peer
-        stream.set_write_buffer_limits(high=_SENT_AT_ONCE)
         http = BoundedH2(self.h2_config, self.server.limits)
         http.initiate_connection()
         http.increment_flow_control_window(CONNECTION_WINDOW - 65_535)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -28,10 +28,11 @@ from supervm_rt.errors import CursorError, NotInStore, OperatorError, StoreError
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability
 from supervm_rt.transports.remote import wire
+from supervm_rt.transports.remote._frames import tell
 from supervm_rt.transports.remote.crossing import on_trio
 from supervm_rt.transports.remote.fields import check
 from supervm_rt.transports.remote.http2 import BoundedConnection, BoundedProtocol, BoundedStream
-from supervm_rt.transports.remote.introduction import Event, Host, Introduction
+from supervm_rt.transports.remote.introduction import Event, Host, Introduction, Subscription
 from supervm_rt.transports.remote.ir_messages import block_message
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
 from supervm_rt.transports.remote.received import hear
@@ -46,6 +47,7 @@ _HEALTH = "grpc.health.v1.Health"
 _WATCH_SECONDS = 1.0
 _SENT_AT_ONCE = 256 << 10
 """About so many bytes of events are encoded before they are sent."""
+_UNBOUNDED = (1 << 63) - 1
 _LONGEST_LINE = 4_096
 _LONGEST_NAME = 256
 _MOST_ANSWERS = 1_024
@@ -179,24 +181,8 @@ class PluginHostService:
                 ir=wanted.ir is not wire.IrForm.NONE,
                 follow=wanted.follow,
             )
-            networks: dict[str, str] = {}
-            if wanted.ir is wire.IrForm.MESSAGE:
-                networks = {chain: await on_trio(self._host.network, chain) for chain in chains}
             await stream.send_initial_metadata()
-            out = cast("BoundedStream", stream._stream)
-            while events := await on_trio(subscription.batch):
-                encoded: list[bytes] = []
-                size = 0
-                for event in events:
-                    if event.time < wanted.since:
-                        continue
-                    told = await self._event(event, wanted.ir, networks)
-                    encoded.append(told)
-                    size += len(told)
-                    if size >= _SENT_AT_ONCE or 1 < wanted.batch <= len(encoded):
-                        await self._tell(out, encoded, batched=wanted.batch > 1)
-                        encoded, size = [], 0
-                await self._tell(out, encoded, batched=wanted.batch > 1)
+            await on_trio(self._feed, subscription, chains, wanted, cast("BoundedStream", stream._stream))
         except CursorError as error:
             raise GRPCError(Status.OUT_OF_RANGE, str(error)) from None
         except NotInStore as error:
@@ -206,21 +192,40 @@ class PluginHostService:
         except OperatorError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
 
-    async def _event(self, event: Event, form: wire.IrForm, networks: Mapping[str, str]) -> bytes:
-        """``networks``: of each chain, where the IR is wanted as a message."""
-        if form is wire.IrForm.JSON:
-            return wire.event(event, json=self._host.ir_json(event))
-        if form is wire.IrForm.MESSAGE and event.ir is not None:
-            encode = partial(block_message, event.ir, chain=event.chain, height=event.block.height, network=networks[event.chain])
-            return wire.event(event, ir=await on_trio(trio.to_thread.run_sync, encode))
-        return wire.event(event)
+    async def _feed(self, subscription: Subscription, chains: Sequence[str], wanted: wire.Wanted, out: BoundedStream) -> None:
+        """Tells events as they come. In Trio, where they come from: what crosses from loop to loop for each would be late."""
+        networks: dict[str, str] = {}
+        if wanted.ir is wire.IrForm.MESSAGE:
+            networks = {chain: await self._host.network(chain) for chain in chains}
+        while events := await subscription.batch():
+            if wanted.ir is not wire.IrForm.NONE:
+                await self._with_ir(events, wanted, networks, out)
+                continue
+            place = 0
+            while place < len(events):
+                parts, size, place = tell(events, place, batch=wanted.batch, most=_SENT_AT_ONCE, since=wanted.since)
+                await out.send_parts(parts, size)
 
-    @staticmethod
-    async def _tell(out: BoundedStream, encoded: list[bytes], *, batched: bool) -> None:
-        if batched and len(encoded) > 1:
-            await out.send_messages([wire.batch(encoded)])
-        elif encoded:
-            await out.send_messages(encoded)
+    async def _with_ir(
+        self, events: Sequence[Event], wanted: wire.Wanted, networks: Mapping[str, str], out: BoundedStream
+    ) -> None:
+        """``networks``: of each chain, where the IR is wanted as a message."""
+        waiting: list[Event] = []
+        texts: list[str | None] = []
+        encoded: list[bytes | None] = []
+        size = 0
+        for event in events:
+            if event.time >= wanted.since:
+                text = self._host.ir_json(event) if wanted.ir is wire.IrForm.JSON else None
+                ir = await _ir_message(event, networks) if wanted.ir is wire.IrForm.MESSAGE else None
+                waiting.append(event)
+                texts.append(text)
+                encoded.append(ir)
+                size += len(text or "") + len(ir or b"") + len(event.raw or b"")
+            if waiting and (size >= _SENT_AT_ONCE or event is events[-1]):
+                parts, total, _ = tell(waiting, 0, batch=wanted.batch, most=_UNBOUNDED, json=texts, ir=encoded)
+                waiting, texts, encoded, size = [], [], [], 0
+                await out.send_parts(parts, total)
 
     # ---- the exchange --------------------------------------------------------------------------------------------------------
 
@@ -328,6 +333,13 @@ class PluginHostService:
         told += exchange.answers
         exchange.answers.clear()
         return told
+
+
+async def _ir_message(event: Event, networks: Mapping[str, str]) -> bytes | None:
+    if event.ir is None:
+        return None
+    encode = partial(block_message, event.ir, chain=event.chain, height=event.block.height, network=networks[event.chain])
+    return await trio.to_thread.run_sync(encode)
 
 
 async def _request(stream: Stream[Any, Any]) -> Any:
