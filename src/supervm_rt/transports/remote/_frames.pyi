@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import final
 
 from supervm_rt._abi import Frame
 from supervm_rt.transports.remote.introduction import Event
@@ -34,3 +35,26 @@ def tell(
     Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first event
     that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
     """
+
+def split(data: bytes | memoryview, limit: int, into: list[bytes]) -> tuple[int, int]:
+    """Appends the whole gRPC messages at the begin of data, as bytes. Returns (place, fault): where what is left begins, and why
+    it stopped there: 0, no whole message is left; -1, a compressed one; else the length of one above the limit."""
+
+@final
+class Body:
+    """A message of which not all has come. What comes is copied once, into the place from which it is read later; it takes no more
+    memory than 64 KiB, or eight times what has come."""
+
+    def __init__(self, length: int) -> None:
+        """length: of the whole message, above 0."""
+
+    def take(self, data: bytes | memoryview) -> int:
+        """Copies what belongs to this message; says how many bytes that were."""
+
+    def __len__(self) -> int: ...
+    @property
+    def whole(self) -> bool:
+        """All of it has come."""
+
+    def message(self) -> bytes:
+        """The whole message, once."""

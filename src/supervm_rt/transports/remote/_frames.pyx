@@ -1,6 +1,6 @@
 # cython: embedsignature=True
-"""Messages of remote plugins to frames, and events of the feed to messages: the Python side of ``_native/``, where BlockMessage is
-read as it lies in the bytes (``message.c``) and written into just as many (``event.c``).
+"""What a peer sends to messages, messages of remote plugins to frames, events of the feed to messages: the Python side of
+``_native/``, where BlockMessage is read as it lies in the bytes (``message.c``) and written into just as many (``event.c``).
 
 All state here is guarded by the GIL; the module declares itself incompatible with free threading.
 """
@@ -9,7 +9,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -105,6 +105,9 @@ cdef extern from "event.h":
     uint8_t *event_write_item_head(uint8_t *to, size_t length)
 
 cdef extern from "Python.h":
+    PyObject *raw_bytes "PyBytes_FromStringAndSize"(const char *content, Py_ssize_t size) except NULL
+    char *start_of "PyBytes_AS_STRING"(PyObject *content)
+    int _PyBytes_Resize(PyObject **content, Py_ssize_t size) except -1
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 ENCODING = {
@@ -411,3 +414,95 @@ def tell(events, Py_ssize_t first, *, Py_ssize_t batch, size_t most, double sinc
     finally:
         free(told)
         free(sizes)
+
+
+# ---- bytes to messages -------------------------------------------------------------------------------------------------------
+
+cdef enum:
+    PREFIX_BYTES = 5
+    # How much a message that has begun takes at least, and how many times what has come of it at most.
+    BEGUN_BYTES = 65536
+    BEGUN_TIMES = 8
+
+
+def split(data, size_t limit, list into):
+    """Appends the whole gRPC messages at the begin of data, as bytes. Returns (place, fault): where what is left begins, and why
+    it stopped there: 0, no whole message is left; -1, a compressed one; else the length of one above the limit."""
+    cdef Py_buffer view
+    cdef const uint8_t *at
+    cdef size_t place = 0, end, length
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        end = view.len
+        while end - place >= PREFIX_BYTES:
+            at = <const uint8_t *>view.buf + place
+            length = <size_t>at[1] << 24 | <size_t>at[2] << 16 | <size_t>at[3] << 8 | at[4]
+            if at[0]:
+                return place, -1
+            if length > limit:
+                return place, length
+            if end - place - PREFIX_BYTES < length:
+                break
+            into.append(PyBytes_FromStringAndSize(<const char *>at + PREFIX_BYTES, length))
+            place += PREFIX_BYTES + length
+        return place, 0
+    finally:
+        PyBuffer_Release(&view)
+
+
+@cython.final
+@cython.no_gc
+cdef class Body:
+    """A message of which not all has come. What comes is copied once, into the place from which it is read later; it takes no more
+    memory than 64 KiB, or eight times what has come."""
+
+    cdef PyObject *content
+    cdef size_t have
+    cdef size_t room
+    cdef size_t length
+
+    def __cinit__(self, size_t length):
+        """length: of the whole message, above 0."""
+        if not 0 < length <= LONGEST:
+            raise ValueError(f"a message of {length} bytes cannot be begun")
+        self.length = length
+        self.room = min(length, <size_t>BEGUN_BYTES)
+        self.content = raw_bytes(NULL, self.room)
+
+    def __dealloc__(self):
+        Py_XDECREF(self.content)
+
+    def take(self, data):
+        """Copies what belongs to this message; says how many bytes that were."""
+        cdef Py_buffer view
+        cdef size_t size
+        if self.content == NULL:
+            raise ValueError("the message was taken already")
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            size = min(<size_t>view.len, self.length - self.have)
+            if self.have + size > self.room:
+                self.room = min(self.length, (self.have + size) * BEGUN_TIMES)
+                _PyBytes_Resize(&self.content, self.room)
+            memcpy(start_of(self.content) + self.have, view.buf, size)
+            self.have += size
+            return size
+        finally:
+            PyBuffer_Release(&view)
+
+    def __len__(self):
+        return self.have
+
+    @property
+    def whole(self):
+        """All of it has come."""
+        return self.have == self.length
+
+    def message(self):
+        """The whole message, once."""
+        if self.content == NULL or self.have != self.length:
+            raise ValueError("the message is not whole")
+        cdef object content = <object>self.content
+        Py_XDECREF(self.content)
+        self.content = NULL
+        return content

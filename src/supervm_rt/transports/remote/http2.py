@@ -54,6 +54,8 @@ _SENT_AT_ONCE = 256 << 10
 _MOST_PARTS = 1_024
 """Of one write: the kernel's own bound."""
 _RECEIVED_AT_ONCE = 256 << 10
+_READS_AT_ONCE = 4
+_MANY_BYTES = 32 << 10
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
 _SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
@@ -86,19 +88,27 @@ class BoundedH2(H2Connection):
         )
         self.decoder.max_header_list_size = _HEADER_LIST_BYTES
         self.max_inbound_frame_size = self.local_settings.max_frame_size
+        self._unread = 0
+        """Bytes that are to come of a frame of data, and belong to the stream ``_reading``."""
+        self._reading = 0
         self._rate = limits.control_rate
         self._burst = self._left = 20 * limits.control_rate
         self._at = time.monotonic()
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:  # type: ignore[override]
-        """As h2 does it."""
+        """As h2 does it. What events of data hold may be a part of ``data``, and of a frame."""
         buffer = self.incoming_buffer
-        buffer.add_data(data)
         buffer.max_frame_size = self.max_inbound_frame_size
         events: list[Event] = []
         try:
+            if not buffer._data and not buffer._preamble_len:
+                data = memoryview(data)[self._receive_plain_data(memoryview(data), events) :]
+            buffer.add_data(data)
             while True:
-                self._receive_plain_data(events)
+                if buffer._data:
+                    with memoryview(buffer._data) as view:
+                        place = self._receive_plain_data(view, events, keep=True)
+                    del buffer._data[:place]
                 frame = next(buffer, None)
                 if frame is None:
                     return events
@@ -113,20 +123,22 @@ class BoundedH2(H2Connection):
                 self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
             raise ProtocolError(f"a frame that cannot be read ({error!r})") from error
 
-    def _receive_plain_data(self, events: list[Event]) -> None:
-        """Takes frames of data that neither pad nor end an open stream, which is nearly all there is."""
-        buffer = self.incoming_buffer
-        data, place = buffer._data, 0
-        if buffer._headers_buffer or self.state_machine.state is not ConnectionState.CLIENT_OPEN:
-            return
-        while len(data) - place >= _FRAME_HEADER_BYTES and data[place + 3] == _DATA and data[place + 4] == 0:
+    def _receive_plain_data(self, data: memoryview, events: list[Event], *, keep: bool = False) -> int:
+        """Takes frames of data that neither pad nor end an open stream, which is nearly all there is, and not only whole ones.
+        Says how many bytes that were. ``keep``: events hold copies."""
+        place, end = 0, len(data)
+        if self._unread:
+            place = min(self._unread, end)
+            self._unread -= place
+            events.append(_received(self._reading, data[:place], keep))
+        if self.incoming_buffer._headers_buffer or self.state_machine.state is not ConnectionState.CLIENT_OPEN:
+            return place
+        while end - place >= _FRAME_HEADER_BYTES and data[place + 3] == _DATA and data[place + 4] == 0:
             length = int.from_bytes(data[place : place + 3])
             stream = self.streams.get(int.from_bytes(data[place + 5 : place + 9]))
-            end = place + _FRAME_HEADER_BYTES + length
             if (
                 stream is None
                 or length == 0
-                or end > len(data)
                 or length > self.max_inbound_frame_size
                 or stream.state_machine.state not in _RECEIVABLE
                 or not stream.state_machine.headers_received
@@ -135,11 +147,13 @@ class BoundedH2(H2Connection):
                 break
             self._inbound_flow_control_window_manager.window_consumed(length)
             stream._inbound_window_manager.window_consumed(length)
-            body = bytes(data[place + _FRAME_HEADER_BYTES : end])
-            events.append(DataReceived(stream_id=stream.stream_id, data=body, flow_controlled_length=length))
-            place = end
-        if place:
-            del data[:place]
+            place += _FRAME_HEADER_BYTES
+            there = min(length, end - place)
+            if there:
+                events.append(_received(stream.stream_id, data[place : place + there], keep))
+            place += there
+            self._unread, self._reading = length - there, stream.stream_id
+        return place
 
     def _count(self, frame: Frame) -> None:
         if isinstance(frame, WindowUpdateFrame):  # a peer that takes a lot sends many
@@ -176,6 +190,11 @@ class BoundedH2(H2Connection):
         else:
             self._prepare_for_sending(frames)
         return events
+
+
+def _received(stream: int, data: memoryview, keep: bool) -> DataReceived:
+    body = bytes(data) if keep else data
+    return DataReceived(stream_id=stream, data=cast("bytes", body), flow_controlled_length=len(data))
 
 
 class BoundedServer:
@@ -573,8 +592,18 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         return self.server.received
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes are there."""
-        self.data_received(self.server.received[:nbytes])
+        """So many bytes are there. Where they are many, more may have come meanwhile, which asyncio would take much longer for."""
+        place = self.server.received
+        self.data_received(place[:nbytes])
+        source = self.connection._socket if hasattr(self, "connection") else None
+        for _ in range(_READS_AT_ONCE - 1):
+            if nbytes < _MANY_BYTES or self._cut or source is None or self.connection.is_closing():
+                return
+            try:
+                nbytes = source.recv_into(place)
+            except OSError:  # nothing more, or what asyncio will meet as well
+                return
+            self.data_received(place[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Feeds h2, and ends a connection that breaks the protocol."""
