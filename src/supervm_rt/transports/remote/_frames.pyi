@@ -16,6 +16,12 @@ def hear(
     copied. Raises MessageRefused, and TypeError where data is no contiguous buffer that nobody can write to.
     """
 
+def payload_bytes(frames: list[Frame]) -> int:
+    """Payload bytes of frames, all together."""
+
+def first_frames(frames: list[Frame], most: int, size: int) -> int:
+    """How many frames come before there are so many, or the one that reaches so many payload bytes, which is included."""
+
 def tell(
     events: Sequence[Event],
     first: int,

@@ -267,6 +267,30 @@ def hear(data, *, generation, bytes chain=None):
     return [], (said.body, body_of(&said))
 
 
+def payload_bytes(list frames):
+    """Payload bytes of frames, all together."""
+    cdef size_t size = 0
+    cdef Frame frame
+    for frame in frames:
+        size += frame.core.header.payload_length
+    return size
+
+
+def first_frames(list frames, Py_ssize_t most, size_t size):
+    """How many frames come before there are so many, or the one that reaches so many payload bytes, which is included."""
+    cdef size_t have = 0
+    cdef Py_ssize_t count = 0
+    cdef Frame frame
+    for frame in frames:
+        if count >= most or have >= size:
+            break
+        have += frame.core.header.payload_length
+        count += 1
+    return count
+
+
+# ---- events to messages ------------------------------------------------------------------------------------------------------
+
 cdef enum:
     # From this length on a payload is not copied, but sent from where it lies.
     APART = 16384

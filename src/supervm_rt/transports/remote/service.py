@@ -23,7 +23,7 @@ from grpclib.reflection.service import ServerReflection
 from grpclib.server import Stream
 
 from supervm_rt import _abi
-from supervm_rt._abi import Message
+from supervm_rt._abi import Frame, Message
 from supervm_rt.errors import CursorError, NotInStore, OperatorError, StoreError, SuperVMError
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability
@@ -37,7 +37,7 @@ from supervm_rt.transports.remote.ir_messages import block_message
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
 from supervm_rt.transports.remote.received import hear
 from supervm_rt.transports.remote.sessions import Sessions
-from supervm_rt.transports.remote.transport import Exchange, RemoteTransport
+from supervm_rt.transports.remote.transport import MAX_FRAMES, Exchange, RemoteTransport
 
 SERVICE = "supervm.plugin.PluginHost"
 TOKEN = "supervm-session"
@@ -48,6 +48,8 @@ _WATCH_SECONDS = 1.0
 _SENT_AT_ONCE = 256 << 10
 """About so many bytes of events are encoded before they are sent."""
 _UNBOUNDED = (1 << 63) - 1
+_HEARD_AT_ONCE = 256 << 10
+"""About so many bytes of messages are read before their blocks are handed on."""
 _LONGEST_LINE = 4_096
 _LONGEST_NAME = 256
 _MOST_ANSWERS = 1_024
@@ -257,18 +259,28 @@ class PluginHostService:
         """Takes messages until the plugin ends its side. Raises GRPCError for what is none."""
         messages = cast("BoundedStream", stream._stream).messages()
         chain, generation = transport.chain.encode(), transport.generation
+        heard: list[Frame] = []
+        size = 0
         try:
             while taken := await messages.take():
                 for message in taken:
                     frames, said = hear(message, chain, generation)
+                    if frames and not transport.may(Capability.BLOCK_STREAM):
+                        raise GRPCError(Status.PERMISSION_DENIED, f"{transport.plugin} was not granted {Capability.BLOCK_STREAM}")
+                    # Together what came together, within bounds, and all else in the order in which it came.
+                    if heard and (not frames or size >= _HEARD_AT_ONCE or len(heard) + len(frames) > MAX_FRAMES):
+                        together, heard, size = heard, [], 0
+                        await transport.hear(together)
                     if frames:
-                        if not transport.may(Capability.BLOCK_STREAM):
-                            raise GRPCError(
-                                Status.PERMISSION_DENIED, f"{transport.plugin} was not granted {Capability.BLOCK_STREAM}"
-                            )
-                        await transport.hear(frames)
+                        heard += frames
+                        size += len(message)
                     else:
                         self._control(said, transport, exchange)
+                together, heard, size = heard, [], 0
+                await transport.hear(together)
+        except GRPCError:
+            await transport.hear(heard)
+            raise
         finally:
             exchange.poke()
 
