@@ -131,7 +131,7 @@ class BoundedH2(H2Connection):
             place = min(self._unread, end)
             self._unread -= place
             events.append(_received(self._reading, data[:place], keep))
-        if self.incoming_buffer._headers_buffer or self.state_machine.state is not ConnectionState.CLIENT_OPEN:
+        if self.incoming_buffer._headers_buffer or self.state_machine.state is not ConnectionState.SERVER_OPEN:
             return place
         while end - place >= _FRAME_HEADER_BYTES and data[place + 3] == _DATA and data[place + 4] == 0:
             length = int.from_bytes(data[place : place + 3])
