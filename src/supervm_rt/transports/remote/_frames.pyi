@@ -4,6 +4,9 @@ from typing import final
 from supervm_rt._abi import Frame
 from supervm_rt.transports.remote.introduction import Event
 
+LARGE_MESSAGE: int
+"""From this length on a message is read without the GIL."""
+
 def hear(
     data: bytes | memoryview, *, generation: int, chain: bytes | None = None
 ) -> tuple[list[Frame], tuple[int, bytes] | None]:
@@ -13,7 +16,8 @@ def hear(
     of the body's field in BlockMessage, and the encoded submessage, which is sound as an encoding.
 
     A payload that is large beside the whole message is a view of data, which then lives as long as the frame; smaller ones are
-    copied. Raises MessageRefused, and TypeError where data is no contiguous buffer that nobody can write to.
+    copied. A message of 4 MiB or more is read without the GIL, for a thread of its own. Raises MessageRefused, and TypeError where
+    data is no contiguous buffer that nobody can write to.
     """
 
 def payload_bytes(frames: list[Frame]) -> int:

@@ -12,13 +12,13 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from supervm_rt._abi cimport Frame, c_bool, frame_core
 from supervm_rt.errors import MessageRefused
 from supervm_rt.model.chain import Step
 
-cdef extern from "message.h":
+cdef extern from "message.h" nogil:
     enum: MESSAGE_MAX_BATCH
     enum: MESSAGE_MAX_DEPTH
     enum: MESSAGE_MAX_ORPHANS
@@ -73,8 +73,19 @@ cdef extern from "message.h":
     c_bool batch_next(batch *batch, span chain, message *message, message_fault *fault, size_t *at)
     c_bool message_piece(const message *message, const uint8_t **place, span *piece)
 
-cdef extern from "frame.h":
+cdef extern from "frame.h" nogil:
     c_bool frame_from_message(frame_core *frame, const message *message, size_t kept, uint64_t generation, c_bool *views)
+    struct batch_frames:
+        frame_core *frames
+        c_bool *views
+        size_t count
+        message said
+        message_fault fault
+        size_t at
+    c_bool frames_from_batch(
+        batch_frames *frames, const message *message, span chain, size_t kept, uint64_t generation
+    )
+    void batch_frames_free(batch_frames *frames, size_t first)
 
 cdef extern from "event.h":
     enum: EVENT_PREFIX_BYTES
@@ -119,6 +130,10 @@ ENCODING = {
     MESSAGE_NOT_UTF8: "a text is not UTF-8",
 }
 cdef bytes NOTHING = b""
+LARGE_MESSAGE = 4 << 20
+"""From this length on a message is read without the GIL."""
+cdef enum:
+    LARGE = 4 << 20
 REMEDY = "what a message may say is in proto/plugin_host.proto"
 
 
@@ -206,6 +221,34 @@ cdef list frames_of(const message *whole, span named, size_t kept, uint64_t gene
     return frames
 
 
+cdef list frames_of_large(const message *whole, span named, size_t kept, uint64_t generation, object source):
+    """The same without the GIL."""
+    cdef list frames = []
+    cdef batch_frames found
+    cdef Frame frame
+    cdef size_t taken = 0
+    cdef c_bool sound
+    memset(&found, 0, sizeof(found))
+    with nogil:
+        sound = frames_from_batch(&found, whole, named, kept, generation)
+    try:
+        if not sound:
+            if found.fault != MESSAGE_SOUND:
+                raise refusal(found.fault, &found.said, found.at, found.count, True)
+            raise MemoryError
+        while taken < found.count:
+            frame = Frame.__new__(Frame)
+            frame.core = found.frames[taken]
+            if found.views[taken]:
+                Py_INCREF(source)
+                frame.source = <PyObject *>source
+            taken += 1
+            frames.append(frame)
+        return frames
+    finally:
+        batch_frames_free(&found, taken)
+
+
 cdef bytes body_of(const message *said):
     cdef const uint8_t *place = NULL
     cdef span piece
@@ -230,7 +273,8 @@ def hear(data, *, generation, bytes chain=None):
     of the body's field in BlockMessage, and the encoded submessage, which is sound as an encoding.
 
     A payload that is large beside the whole message is a view of data, which then lives as long as the frame; smaller ones are
-    copied. Raises MessageRefused, and TypeError where data is no contiguous buffer that nobody can write to.
+    copied. A message of 4 MiB or more is read without the GIL, for a thread of its own. Raises MessageRefused, and TypeError where
+    data is no contiguous buffer that nobody can write to.
     """
     cdef span whole
     cdef span named
@@ -257,12 +301,19 @@ def hear(data, *, generation, bytes chain=None):
         whole.bytes = <const uint8_t *>held.view.buf if held.view.len else <const uint8_t *>PyBytes_AS_STRING(NOTHING)
         whole.length = held.view.len
         source = held
-    fault = message_read(whole, named, &said, &at)
+    cdef bint large = whole.length >= LARGE
+    if large:
+        with nogil:
+            fault = message_read(whole, named, &said, &at)
+    else:
+        fault = message_read(whole, named, &said, &at)
     if fault != MESSAGE_SOUND:
         raise refusal(fault, &said, at, 0, False)
     if said.body < MESSAGE_BATCH:
         return [frame_of(&said, whole.length, life, source)], None
     if said.body == MESSAGE_BATCH:
+        if large:
+            return frames_of_large(&said, named, whole.length, life, source), None
         return frames_of(&said, named, whole.length, life, source), None
     return [], (said.body, body_of(&said))
 

@@ -28,7 +28,7 @@ from supervm_rt.errors import CursorError, NotInStore, OperatorError, StoreError
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability
 from supervm_rt.transports.remote import wire
-from supervm_rt.transports.remote._frames import tell
+from supervm_rt.transports.remote._frames import LARGE_MESSAGE, tell
 from supervm_rt.transports.remote.crossing import on_trio
 from supervm_rt.transports.remote.fields import check
 from supervm_rt.transports.remote.http2 import BoundedConnection, BoundedProtocol, BoundedStream
@@ -50,6 +50,8 @@ _SENT_AT_ONCE = 256 << 10
 _UNBOUNDED = (1 << 63) - 1
 _HEARD_AT_ONCE = 256 << 10
 """About so many bytes of messages are read before their blocks are handed on."""
+_READERS = 2
+"""Threads that read large messages: few, so that whoever sends many of them takes none from what is written to the store."""
 _LONGEST_LINE = 4_096
 _LONGEST_NAME = 256
 _MOST_ANSWERS = 1_024
@@ -96,6 +98,7 @@ class PluginHostService:
     def __init__(self, sessions: Sessions, host: Host) -> None:
         self._sessions = sessions
         self._host = host
+        self._readers = trio.CapacityLimiter(_READERS)
 
     def __mapping__(self) -> dict[str, Handler]:
         """For the server."""
@@ -264,7 +267,11 @@ class PluginHostService:
         try:
             while taken := await messages.take():
                 for message in taken:
-                    frames, said = hear(message, chain, generation)
+                    if len(message) < LARGE_MESSAGE:
+                        frames, said = hear(message, chain, generation)
+                    else:  # which takes long enough for everybody else to notice
+                        read = partial(hear, message, chain, generation)
+                        frames, said = await on_trio(partial(trio.to_thread.run_sync, read, limiter=self._readers))
                     if frames and not transport.may(Capability.BLOCK_STREAM):
                         raise GRPCError(Status.PERMISSION_DENIED, f"{transport.plugin} was not granted {Capability.BLOCK_STREAM}")
                     # Together what came together, within bounds, and all else in the order in which it came.
