@@ -2,8 +2,8 @@
 
 ``python -m bench.peers.grpc_servers KIND SOCKET SIZE BATCH``. KIND: ``ours``, ``aio`` (grpcio's asyncio server), ``sync`` (its
 threaded one) or ``made`` (``aio`` with messages that were made beforehand). StreamBlocks sends blocks of SIZE bytes, BATCH to a
-message, as many as the request's ``from_height`` says: all but ``made`` have them as the events of a feed, and make messages of them.
-BlockExchange takes what comes, and decodes every block.
+message, as many as the request's ``from_height`` says: all but ``made`` have them as the events of a feed, and make messages of
+them. BlockExchange takes what comes, and decodes every block.
 """
 
 from __future__ import annotations

@@ -16,15 +16,15 @@ def hear(
     of the body's field in BlockMessage, and the encoded submessage, which is sound as an encoding.
 
     A payload that is large beside the whole message is a view of data, which then lives as long as the frame; smaller ones are
-    copied. A message of 4 MiB or more is read without the GIL, for a thread of its own. Raises MessageRefused, and TypeError where
-    data is no contiguous buffer that nobody can write to.
+    copied. A message of 4 MiB or more is read without the GIL, for a thread of its own. Raises MessageRefused, and TypeError
+    where data is no contiguous buffer that nobody can write to.
     """
 
 def payload_bytes(frames: list[Frame]) -> int:
     """Payload bytes of frames, all together."""
 
 def first_frames(frames: list[Frame], most: int, size: int) -> int:
-    """How many frames come before there are so many, or the one that reaches so many payload bytes, which is included."""
+    """How many frames come before there are so many, or the one that reaches so many payload bytes, that one included."""
 
 def tell(
     events: Sequence[Event],
@@ -36,24 +36,24 @@ def tell(
     json: Sequence[str | None] | None = None,
     ir: Sequence[bytes | None] | None = None,
 ) -> tuple[list[bytes | memoryview], int, int]:
-    """Writes events of a feed from the place first on as gRPC messages of BlockMessage, each with its length before it.
+    """Writes events of a feed from the place first on as gRPC messages of BlockMessage, each with its length before.
 
-    batch: so many events go into one message; up to 1: each is one of its own. most: about so many bytes; the event that reaches it
-    is the last. since: events of blocks before that second are left out. json, ir: of each event its block as a text, or as an
-    encoded BlockIR; None: without.
+    batch: so many events go into one message; up to 1: each is one of its own. most: about so many bytes; the event that reaches
+    it is the last. since: events of blocks before that second are left out. json, ir: of each event its block as a text, or
+    as an encoded BlockIR; None: without.
 
-    Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first event
-    that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
+    Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first
+    event that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
     """
 
 def split(data: bytes | memoryview, limit: int, into: list[bytes]) -> tuple[int, int]:
-    """Appends the whole gRPC messages at the begin of data, as bytes. Returns (place, fault): where what is left begins, and why
-    it stopped there: 0, no whole message is left; -1, a compressed one; else the length of one above the limit."""
+    """Appends the whole gRPC messages at the begin of data, as bytes. Returns (place, fault): where what is left begins, and
+    why it stopped there: 0, no whole message is left; -1, a compressed one; else the length of one above the limit."""
 
 @final
 class Body:
-    """A message of which not all has come. What comes is copied once, into the place from which it is read later; it takes no more
-    memory than 64 KiB, or eight times what has come."""
+    """A message of which not all has come. What comes is copied once, into the place from which it is read later; it takes no
+    more memory than 64 KiB, or eight times what has come."""
 
     def __init__(self, length: int) -> None:
         """length: of the whole message, above 0."""

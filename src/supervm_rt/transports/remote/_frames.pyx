@@ -273,8 +273,8 @@ def hear(data, *, generation, bytes chain=None):
     of the body's field in BlockMessage, and the encoded submessage, which is sound as an encoding.
 
     A payload that is large beside the whole message is a view of data, which then lives as long as the frame; smaller ones are
-    copied. A message of 4 MiB or more is read without the GIL, for a thread of its own. Raises MessageRefused, and TypeError where
-    data is no contiguous buffer that nobody can write to.
+    copied. A message of 4 MiB or more is read without the GIL, for a thread of its own. Raises MessageRefused, and TypeError
+    where data is no contiguous buffer that nobody can write to.
     """
     cdef span whole
     cdef span named
@@ -328,7 +328,7 @@ def payload_bytes(list frames):
 
 
 def first_frames(list frames, Py_ssize_t most, size_t size):
-    """How many frames come before there are so many, or the one that reaches so many payload bytes, which is included."""
+    """How many frames come before there are so many, or the one that reaches so many payload bytes, that one included."""
     cdef size_t have = 0
     cdef Py_ssize_t count = 0
     cdef Frame frame
@@ -449,14 +449,14 @@ cdef object assemble(event *told, size_t *sizes, Py_ssize_t count, Py_ssize_t mo
 
 
 def tell(events, Py_ssize_t first, *, Py_ssize_t batch, size_t most, double since=0, json=None, ir=None):
-    """Writes events of a feed from the place first on as gRPC messages of BlockMessage, each with its length before it.
+    """Writes events of a feed from the place first on as gRPC messages of BlockMessage, each with its length before.
 
-    batch: so many events go into one message; up to 1: each is one of its own. most: about so many bytes; the event that reaches it
-    is the last. since: events of blocks before that second are left out. json, ir: of each event its block as a text, or as an
-    encoded BlockIR; None: without.
+    batch: so many events go into one message; up to 1: each is one of its own. most: about so many bytes; the event that reaches
+    it is the last. since: events of blocks before that second are left out. json, ir: of each event its block as a text, or
+    as an encoded BlockIR; None: without.
 
-    Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first event
-    that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
+    Returns (parts, size, next): what is to be sent, one behind the other, how many bytes that are, and the place of the first
+    event that was not looked at. Large payloads are parts of their own, and not copied. Raises TypeError, OverflowError.
     """
     cdef Py_ssize_t end = len(events)
     cdef Py_ssize_t count = 0
@@ -501,8 +501,8 @@ cdef enum:
 
 
 def split(data, size_t limit, list into):
-    """Appends the whole gRPC messages at the begin of data, as bytes. Returns (place, fault): where what is left begins, and why
-    it stopped there: 0, no whole message is left; -1, a compressed one; else the length of one above the limit."""
+    """Appends the whole gRPC messages at the begin of data, as bytes. Returns (place, fault): where what is left begins, and
+    why it stopped there: 0, no whole message is left; -1, a compressed one; else the length of one above the limit."""
     cdef Py_buffer view
     cdef const uint8_t *at
     cdef size_t place = 0, end, length
@@ -528,8 +528,8 @@ def split(data, size_t limit, list into):
 @cython.final
 @cython.no_gc
 cdef class Body:
-    """A message of which not all has come. What comes is copied once, into the place from which it is read later; it takes no more
-    memory than 64 KiB, or eight times what has come."""
+    """A message of which not all has come. What comes is copied once, into the place from which it is read later; it takes no
+    more memory than 64 KiB, or eight times what has come."""
 
     cdef PyObject *content
     cdef size_t have

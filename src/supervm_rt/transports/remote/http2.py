@@ -362,7 +362,7 @@ class BoundedStream(WireStream):
             await self.send_parts(parts, size)
 
     async def send_parts(self, parts: Sequence[Buffer], left: int) -> None:
-        """Sends so many bytes as the windows allow. From asyncio or Trio; what it waits for has no other bound than cancelling it.
+        """Sends so many bytes as the windows allow. From asyncio or Trio; cancelling it is what bounds its waiting.
 
         Frames are written without h2, whose windows are kept, and from where the parts lie.
         """
@@ -592,7 +592,7 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         return self.server.received
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes are there. Where they are many, more may have come meanwhile, which asyncio would take much longer for."""
+        """So many bytes are there. Where they are many, more may have come, which asyncio would take much longer for."""
         place = self.server.received
         self.data_received(place[:nbytes])
         source = self.connection._socket if hasattr(self, "connection") else None
