@@ -255,14 +255,16 @@ cdef bytes body_of(const message *said):
     cdef size_t length = 0
     cdef bytes content
     cdef char *at
-    while message_piece(said, &place, &piece):
-        length += piece.length
+    with nogil:
+        while message_piece(said, &place, &piece):
+            length += piece.length
     content = PyBytes_FromStringAndSize(NULL, length)
     at = PyBytes_AS_STRING(content)
     place = NULL
-    while message_piece(said, &place, &piece):
-        memcpy(at, piece.bytes, piece.length)
-        at += piece.length
+    with nogil:
+        while message_piece(said, &place, &piece):
+            memcpy(at, piece.bytes, piece.length)
+            at += piece.length
     return content
 
 
