@@ -11,7 +11,20 @@ from collections.abc import Callable, Iterator
 from bench import building
 from bench.measuring import Row, cpus, machine
 
-ROOMS = ("ring", "sandbox", "parser", "store", "reorg", "feed", "decoder", "remote")
+ROOMS = {
+    "ring": "ring.rows",
+    "sandbox": "sandbox.rows",
+    "parser": "parser.rows",
+    "store": "store.rows",
+    "reorg": "reorg.rows",
+    "feed": "feed.rows",
+    "decoder": "decoder.rows",
+    "remote-300b": "remote.small",
+    "remote-64k": "remote.medium",
+    "remote-1m": "remote.large",
+    "remote-latency": "remote_latency.rows",
+}
+"""Where the rows of each come from."""
 
 
 def main() -> int:
@@ -35,7 +48,8 @@ def main() -> int:
 def _room(name: str) -> Callable[[bool], Iterator[Row]]:
     import importlib
 
-    rows: Callable[[bool], Iterator[Row]] = importlib.import_module(f"bench.{name}").rows
+    module, function = ROOMS[name].split(".")
+    rows: Callable[[bool], Iterator[Row]] = getattr(importlib.import_module(f"bench.{module}"), function)
     return rows
 
 

@@ -8,11 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench import remote_latency
 from bench.building import ROOT, TARGET
 from bench.measuring import Rate, Row, cpus, in_turns
 from bench.peers.http2 import Client
@@ -20,7 +19,8 @@ from bench.peers.http2 import Client
 SIZES = {300: "300 B", 64 << 10: "64 KiB", 1 << 20: "1 MB"}
 BATCH = 128
 VOLUME = 192 << 20
-MOST_BLOCKS = 40_000
+MOST_BLOCKS, MOST_BATCHED = 40_000, 320_000
+TITLES = {"aio": "grpcio aio", "sync": "sync", "made": "of messages made beforehand"}
 AIMS = {(300, False): 3.0, (300, True): 1.0, (1 << 20, False): 0.7}
 
 
@@ -33,12 +33,12 @@ def _messages() -> None:
 class Server:
     """One server in a process of its own, on the CPU of the consumer."""
 
-    def __init__(self, kind: str, folder: Path, size: int, batch: int) -> None:
+    def __init__(self, kind: str, folder: Path, size: int, batch: int, cpu: int) -> None:
         path = folder / kind
         command = [sys.executable, "-m", "bench.peers.grpc_servers", kind, str(path), str(size), str(batch)]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{TARGET}"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment)
-        os.sched_setaffinity(self.process.pid, {cpus()[0]})
+        os.sched_setaffinity(self.process.pid, {cpu})
         self.client = self._connect(path)
 
     @staticmethod
@@ -110,28 +110,48 @@ def _encoded(size: int, count: int, batch: int) -> bytes:
     return b"".join(map(_framed, blocks))
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Blocks a second, both ways, single and batched."""
+def small(quick: bool) -> Iterator[Row]:
+    """The rows of 300 B."""
+    return rows(quick, (300,))
+
+
+def medium(quick: bool) -> Iterator[Row]:
+    """The rows of 64 KiB."""
+    return rows(quick, (64 << 10,))
+
+
+def large(quick: bool) -> Iterator[Row]:
+    """The rows of 1 MB."""
+    return rows(quick, (1 << 20,))
+
+
+def rows(quick: bool, sizes: Sequence[int]) -> Iterator[Row]:
+    """Blocks a second, both ways, single and batched. Servers have the consumer's CPU, the client the producer's."""
     from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
 
     _messages()
-    os.sched_setaffinity(0, {cpus()[1]})
+    allowed = os.sched_getaffinity(0)
+    served, asking = cpus()
+    os.sched_setaffinity(0, {asking})
     register = bytes(proto.RegisterRequest(name="bench", version="1.0.0", chain="dev", capabilities=["block_stream"]))
     try:
-        for size, label in SIZES.items():
+        for size in sizes:
+            label = SIZES[size]
             for batched in (False, True):
                 batch = min(BATCH, max(2, (8 << 20) // size)) if batched else 1
-                count = max(min(VOLUME // size, MOST_BLOCKS) // (8 if quick else 1), 16)
+                count = max(min(VOLUME // size, MOST_BATCHED if batched else MOST_BLOCKS) // (8 if quick else 1), 16)
                 count = (count + batch - 1) // batch * batch
                 with tempfile.TemporaryDirectory(prefix="supervm-bench-") as name:
-                    servers = {kind: Server(kind, Path(name), size, batch) for kind in ("ours", "aio", "sync")}
+                    servers = {kind: Server(kind, Path(name), size, batch, served) for kind in ("ours", "aio", "sync", "made")}
                     try:
                         encoded = _encoded(size, count, batch)
                         streams: dict[str, Rate] = {
                             kind: partial(_stream, server, count, batch) for kind, server in servers.items()
                         }
                         exchanges: dict[str, Rate] = {
-                            kind: partial(_exchange, server, encoded, count, register) for kind, server in servers.items()
+                            kind: partial(_exchange, server, encoded, count, register)
+                            for kind, server in servers.items()
+                            if kind != "made"
                         }
                         for what, runs in (("to a subscriber", streams), ("from a plugin", exchanges)):
                             found = in_turns(runs, 1 if quick else 5)
@@ -141,12 +161,11 @@ def rows(quick: bool) -> Iterator[Row]:
                                 found["ours"],
                                 max(found["aio"], found["sync"]),
                                 "blocks/s",
-                                f"grpcio aio {found['aio']:,.0f}, sync {found['sync']:,.0f}",
+                                ", ".join(f"{TITLES[kind]} {rate:,.0f}" for kind, rate in found.items() if kind in TITLES),
                                 AIMS.get((size, batched)),
                             )
                     finally:
                         for server in servers.values():
                             server.close()
-        yield from remote_latency.rows(quick)
     finally:
-        os.sched_setaffinity(0, set(cpus()))
+        os.sched_setaffinity(0, allowed)

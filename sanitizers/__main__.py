@@ -29,7 +29,9 @@ TESTS = (
     "tests/feed/test_pages.py",
     "tests/feed/test_feed.py",
     "tests/sample",
+    "tests/remote/test_data_frames.py",
     "tests/remote/test_decoder.py",
+    "tests/remote/test_encoder.py",
 )
 # The search for leaks stops all threads and reads their memory from outside. One that is just about to end can make it break off:
 # a fault of that search, which has then said nothing of the process.

@@ -1,8 +1,9 @@
 """The same service by supervm-rt and by grpcio, each in a process of its own.
 
-``python -m bench.peers.grpc_servers KIND SOCKET SIZE BATCH``. KIND: ``ours``, ``aio`` (grpcio's asyncio server) or ``sync`` (its
-threaded one). StreamBlocks sends blocks of SIZE bytes, BATCH to a message, as many as the request's ``from_height`` says;
-BlockExchange takes what comes, and decodes every block.
+``python -m bench.peers.grpc_servers KIND SOCKET SIZE BATCH``. KIND: ``ours``, ``aio`` (grpcio's asyncio server), ``sync`` (its
+threaded one) or ``made`` (``aio`` with messages that were made beforehand). StreamBlocks sends blocks of SIZE bytes, BATCH to a
+message, as many as the request's ``from_height`` says: all but ``made`` have them as the events of a feed, and make messages of
+them. BlockExchange takes what comes, and decodes every block.
 """
 
 from __future__ import annotations
@@ -14,14 +15,25 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+from supervm_rt.model.chain import BlockRef, Step
+
 SERVICE = "supervm.plugin.PluginHost"
 
 
-def block(proto: Any, size: int, number: int) -> Any:
-    """One block of a chain, in the classes of Google's protobuf."""
-    return proto.BlockMessage(
-        chain="dev", height=number, block_bytes=bytes(size), hash=number.to_bytes(32, "big"), parent=bytes(32), cursor="c" * 100
-    )
+class Event:
+    """An event of a feed."""
+
+    chain, step, parent, time, cursor, ir = "dev", Step.NEW, bytes(32), 0, "c" * 100, None
+
+    def __init__(self, number: int, raw: bytes) -> None:
+        self.block = BlockRef(number.to_bytes(32, "big"), number)
+        self.raw = raw
+
+
+def page(size: int) -> list[Event]:
+    """What is told again and again."""
+    raw = bytes(size)
+    return [Event(number, raw) for number in range(1, 257)]
 
 
 # ---- ours ------------------------------------------------------------------------------------------------------------------
@@ -31,7 +43,6 @@ async def ours(path: Path, size: int, batch: int) -> None:
     """The node's own server, with a plugin's transport behind it; what it takes goes no further."""
     import trio
 
-    from supervm_rt.model.chain import BlockRef, Step
     from supervm_rt.model.manifest import Capability, Manifest, RunMode
     from supervm_rt.model.plugin import Deadlines
     from supervm_rt.transports.remote.addresses import UnixAddress
@@ -40,17 +51,12 @@ async def ours(path: Path, size: int, batch: int) -> None:
 
     manifest = Manifest("bench", "bench", "1.0.0", "dev", frozenset({Capability.BLOCK_STREAM}), None, RunMode.GRPC)
 
-    class Event:
-        chain, step, parent, time, cursor = "dev", Step.NEW, bytes(32), 0, "c" * 100
-        raw = bytes(size)
-
-        def __init__(self, number: int) -> None:
-            self.block = BlockRef(number.to_bytes(32, "big"), number)
+    events = page(size)
 
     class Subscription:
         def __init__(self, count: int) -> None:
             self.left = count
-            self.page = [Event(number) for number in range(1, 257)]
+            self.page = events
 
         async def batch(self, *, wait: bool = True) -> Sequence[Any]:
             taken = self.page[: self.left]
@@ -118,22 +124,53 @@ async def ours(path: Path, size: int, batch: int) -> None:
 # ---- grpcio ----------------------------------------------------------------------------------------------------------------
 
 
-def handlers(proto: Any, size: int, batch: int, *, aio: bool) -> Any:
+def fill(message: Any, event: Event) -> None:
+    """An event in the classes of Google's protobuf: field by field, which is faster there than by keywords."""
+    block = event.block
+    message.chain = event.chain
+    message.height = block.height
+    message.block_bytes = event.raw
+    message.timestamp.seconds = event.time
+    message.hash = block.hash
+    message.parent = event.parent
+    message.cursor = event.cursor
+
+
+def message_of(proto: Any, events: Sequence[Event]) -> Any:
+    """One message of one event or more."""
+    message = proto.BlockMessage()
+    if len(events) == 1:
+        fill(message, events[0])
+        return message
+    add = message.batch.blocks.add
+    for event in events:
+        fill(add(), event)
+    return message
+
+
+def handlers(proto: Any, size: int, batch: int, *, aio: bool, made: bool) -> Any:
     """The service of both servers of grpcio."""
     import grpc
 
-    page = [block(proto, size, number) for number in range(1, 257)]
-    if batch > 1:
-        page = [proto.BlockMessage(batch=proto.Batch(blocks=page[at : at + batch])) for at in range(0, len(page), batch)]
+    events = page(size)
+    most = max(batch, 1)
+    beforehand = [message_of(proto, events[at : at + most]) for at in range(0, len(events), most)] if made else []
+
+    def told() -> Iterator[Any]:
+        if made:
+            yield from beforehand
+            return
+        for at in range(0, len(events), most):
+            yield message_of(proto, events[at : at + most])
 
     def messages(count: int) -> Iterator[Any]:
         sent = 0
         while sent < count:
-            for each in page:
+            for each in told():
                 if sent >= count:
                     return
                 yield each
-                sent += max(batch, 1)
+                sent += most
 
     def register(request: Any, _context: Any) -> Any:
         return proto.RegisterResponse(accepted=True)
@@ -183,12 +220,12 @@ def handlers(proto: Any, size: int, batch: int, *, aio: bool) -> Any:
 OPTIONS = (("grpc.max_receive_message_length", 256 << 20),)
 
 
-async def serve_aio(proto: Any, path: Path, size: int, batch: int) -> None:
+async def serve_aio(proto: Any, path: Path, size: int, batch: int, *, made: bool) -> None:
     """grpcio's asyncio server."""
     import grpc
 
     server = grpc.aio.server(options=OPTIONS)
-    server.add_generic_rpc_handlers((handlers(proto, size, batch, aio=True),))
+    server.add_generic_rpc_handlers((handlers(proto, size, batch, aio=True, made=made),))
     server.add_insecure_port(f"unix:{path}")
     await server.start()
     await server.wait_for_termination()
@@ -199,7 +236,7 @@ def serve_sync(proto: Any, path: Path, size: int, batch: int) -> None:
     import grpc
 
     server = grpc.server(futures.ThreadPoolExecutor(4), options=OPTIONS)
-    server.add_generic_rpc_handlers((handlers(proto, size, batch, aio=False),))
+    server.add_generic_rpc_handlers((handlers(proto, size, batch, aio=False, made=False),))
     server.add_insecure_port(f"unix:{path}")
     server.start()
     server.wait_for_termination()
@@ -215,8 +252,8 @@ def main() -> None:
         return
     import plugin_host_pb2 as proto  # made by bench.remote
 
-    if kind == "aio":
-        asyncio.run(serve_aio(proto, path, size, batch))
+    if kind in {"aio", "made"}:
+        asyncio.run(serve_aio(proto, path, size, batch, made=kind == "made"))
     else:
         serve_sync(proto, path, size, batch)
 

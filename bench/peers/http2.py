@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from pathlib import Path
 
 from hpack import Encoder
@@ -11,6 +12,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 LARGEST = (1 << 31) - 1
 DATA, HEADERS, RESET, SETTINGS, PING, WINDOW = 0, 1, 3, 4, 6, 8
 END_STREAM = 1
+HEADER = struct.Struct(">xHBBI")
+"""The lower 16 bits of the length, type, flags and stream."""
 
 
 def frame(kind: int, flags: int, stream: int, data: bytes = b"") -> bytes:
@@ -26,7 +29,13 @@ class Client:
         self.socket.connect(str(path))
         self.encoder = Encoder()
         self.next = 1
+        self.stream = 0
+        self.place = memoryview(bytearray(1 << 20))
         self.buffer = bytearray()
+        self.skip = 0
+        """So many bytes of a data frame are to come."""
+        self.ends = False
+        """It is the last one of its call."""
         self.window = self.initial = 65_535
         self.stream_window = 0
         self.largest = 16_384
@@ -49,46 +58,60 @@ class Client:
         ]
         self.socket.sendall(frame(HEADERS, 4, stream, self.encoder.encode(headers)))
         self.stream_window = self.initial
-        self.received, self.ended = 0, False
+        self.stream, self.received, self.ended = stream, 0, False
         return stream
 
     def hear(self) -> None:
-        """Takes what comes next."""
-        data = self.socket.recv(1 << 20)
-        if not data:
+        """Takes what comes next. The bodies of data frames are counted, and looked at no further."""
+        count = self.socket.recv_into(self.place)
+        if not count:
             raise ConnectionError("the server ended the connection")
-        self.buffer += data
-        buffer, place = self.buffer, 0
-        while len(buffer) - place >= 9:
-            length = int.from_bytes(buffer[place : place + 3], "big")
-            if len(buffer) - place < 9 + length:
-                break
-            kind, flags = buffer[place + 3], buffer[place + 4]
-            stream = int.from_bytes(buffer[place + 5 : place + 9], "big")
-            body = place + 9
+        at = min(self.skip, count)
+        self.skip -= at
+        if not self.skip and self.ends:
+            self.ended, self.ends = True, False
+        buffer = self.buffer
+        buffer += self.place[at:count]
+        at = 0
+        while len(buffer) - at >= 9:
+            length, kind, flags, stream = HEADER.unpack_from(buffer, at)
+            length |= buffer[at] << 16
+            end = at + 9 + length
+            ends = kind in {DATA, HEADERS} and bool(flags & END_STREAM)
             if kind == DATA:
                 self.received += length
-            elif kind == WINDOW:
-                more = int.from_bytes(buffer[body : body + 4], "big")
-                if stream == 0:
-                    self.window += more
-                else:
-                    self.stream_window += more
-            elif kind == SETTINGS and not flags & 1:
-                for at in range(body, body + length, 6):
-                    value = int.from_bytes(buffer[at + 2 : at + 6], "big")
-                    if buffer[at + 1] == 4:
-                        self.stream_window += value - self.initial
-                        self.initial = value
-                    elif buffer[at + 1] == 5:
-                        self.largest = min(value, 1 << 20)
-                self.socket.sendall(frame(SETTINGS, 1, 0))
-            elif kind == PING and not flags & 1:
-                self.socket.sendall(frame(PING, 1, 0, bytes(buffer[body : body + 8])))
-            if (kind in {DATA, HEADERS} and flags & END_STREAM) or kind == RESET:
-                self.ended = True
-            place += 9 + length
-        del buffer[:place]
+                if end > len(buffer):
+                    self.skip, self.ends = end - len(buffer), ends
+                    buffer.clear()
+                    return
+            elif end > len(buffer):
+                break
+            else:
+                self._control(kind, flags, stream, bytes(buffer[at + 9 : end]))
+            self.ended = self.ended or ends
+            at = end
+        del buffer[:at]
+
+    def _control(self, kind: int, flags: int, stream: int, body: bytes) -> None:
+        if kind == WINDOW:
+            more = int.from_bytes(body, "big")
+            if stream == 0:
+                self.window += more
+            else:
+                self.stream_window += more
+        elif kind == SETTINGS and not flags & 1:
+            for at in range(0, len(body), 6):
+                value = int.from_bytes(body[at + 2 : at + 6], "big")
+                if body[at + 1] == 4:
+                    self.stream_window += value - self.initial
+                    self.initial = value
+                elif body[at + 1] == 5:
+                    self.largest = min(value, 1 << 20)
+            self.socket.sendall(frame(SETTINGS, 1, 0))
+        elif kind == PING and not flags & 1:
+            self.socket.sendall(frame(PING, 1, 0, body))
+        elif kind == RESET and stream == self.stream:
+            raise ConnectionError(f"the server reset the call ({int.from_bytes(body, 'big')})")
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> None:
         """Data, as the windows allow."""

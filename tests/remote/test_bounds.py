@@ -58,6 +58,5 @@ def test_a_message_keeps_no_larger_one_alive() -> None:
     buffer.add(large[-10:] + small, 10 + len(small))
     first, second = asyncio.run(buffer.take())
     assert (len(first), len(second)) == (1 << 20, 1 << 14)
-    assert isinstance(first, memoryview)
-    held = bytes(second.obj) if isinstance(second, memoryview) else second
-    assert len(held) <= 4 * len(second)
+    assert isinstance(first, bytes)
+    assert isinstance(second, bytes)

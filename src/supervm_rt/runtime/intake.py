@@ -11,7 +11,7 @@ from supervm_rt.store import BlockInput, EndOfInput, FinalInput, Input, RefusedI
 
 
 def translate_frames(translator: Translator, frames: Iterable[_abi.Frame]) -> list[Input]:
-    """One input for each frame, in order. Runs in a worker thread: parsing releases the GIL.
+    """One input for each frame, in order. For many, in a worker thread: parsing releases the GIL.
 
     The returned inputs hold on to the frames' memory until they are dropped.
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from supervm_rt.transports.remote.fields import metadata
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
-from supervm_rt.transports.remote.wire import REVISION, batch, varint
+from supervm_rt.transports.remote.wire import REVISION
 
 if TYPE_CHECKING:
     from supervm_rt.sdk.connection import Description
@@ -16,14 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["batch", "beat", "block", "end_of_input", "finalized", "hear", "log", "metric", "register", "reorg", "shutdown"]
 
 _NUMBERS = {name: meta.number for name, meta in metadata(proto.BlockMessage).meta_by_field_name.items()}
+_BLOCKS = metadata(proto.Batch).meta_by_field_name["blocks"].number
+
+
+def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
 
 def _number(field: str, value: int) -> bytes:
-    return varint(_NUMBERS[field] << 3) + varint(value)
+    return _varint(_NUMBERS[field] << 3) + _varint(value)
 
 
 def _bytes(field: str, value: bytes | memoryview) -> bytes:
-    return b"".join((varint(_NUMBERS[field] << 3 | 2), varint(len(value)), value)) if len(value) else b""
+    return b"".join((_varint(_NUMBERS[field] << 3 | 2), _varint(len(value)), value)) if len(value) else b""
 
 
 def block(
@@ -47,6 +59,12 @@ def block(
     if weight is not None:
         parts.append(_bytes("weight", weight.to_bytes(max(1, (weight.bit_length() + 7) // 8), "little")))
     return b"".join(parts)
+
+
+def batch(messages: Sequence[bytes]) -> bytes:
+    """Several messages in one."""
+    key = _varint(_BLOCKS << 3 | 2)
+    return _bytes("batch", b"".join(part for message in messages for part in (key, _varint(len(message)), message)))
 
 
 RegisterResponse = proto.RegisterResponse

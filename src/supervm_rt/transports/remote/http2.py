@@ -8,11 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
+import sniffio
+import trio
 from grpclib.config import Configuration
 from grpclib.const import Handler as Method
 from grpclib.const import Status
@@ -47,7 +51,11 @@ _HEADER_LIST_BYTES = 16 << 10
 _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
 _SENT_AT_ONCE = 256 << 10
+_MOST_PARTS = 1_024
+"""Of one write: the kernel's own bound."""
 _RECEIVED_AT_ONCE = 256 << 10
+_READS_AT_ONCE = 4
+_MANY_BYTES = 32 << 10
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
 _SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
@@ -80,19 +88,27 @@ class BoundedH2(H2Connection):
         )
         self.decoder.max_header_list_size = _HEADER_LIST_BYTES
         self.max_inbound_frame_size = self.local_settings.max_frame_size
+        self._unread = 0
+        """Bytes that are to come of a frame of data, and belong to the stream ``_reading``."""
+        self._reading = 0
         self._rate = limits.control_rate
         self._burst = self._left = 20 * limits.control_rate
         self._at = time.monotonic()
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:  # type: ignore[override]
-        """As h2 does it."""
+        """As h2 does it. What events of data hold may be a part of ``data``, and of a frame."""
         buffer = self.incoming_buffer
-        buffer.add_data(data)
         buffer.max_frame_size = self.max_inbound_frame_size
         events: list[Event] = []
         try:
+            if not buffer._data and not buffer._preamble_len:
+                data = memoryview(data)[self._receive_plain_data(memoryview(data), events) :]
+            buffer.add_data(data)
             while True:
-                self._receive_plain_data(events)
+                if buffer._data:
+                    with memoryview(buffer._data) as view:
+                        place = self._receive_plain_data(view, events, keep=True)
+                    del buffer._data[:place]
                 frame = next(buffer, None)
                 if frame is None:
                     return events
@@ -107,20 +123,22 @@ class BoundedH2(H2Connection):
                 self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
             raise ProtocolError(f"a frame that cannot be read ({error!r})") from error
 
-    def _receive_plain_data(self, events: list[Event]) -> None:
-        """Takes frames of data that neither pad nor end an open stream, which is nearly all there is."""
-        buffer = self.incoming_buffer
-        data, place = buffer._data, 0
-        if buffer._headers_buffer or self.state_machine.state is not ConnectionState.CLIENT_OPEN:
-            return
-        while len(data) - place >= _FRAME_HEADER_BYTES and data[place + 3] == _DATA and data[place + 4] == 0:
+    def _receive_plain_data(self, data: memoryview, events: list[Event], *, keep: bool = False) -> int:
+        """Takes frames of data that neither pad nor end an open stream, which is nearly all there is, and not only whole ones.
+        Says how many bytes that were. ``keep``: events hold copies."""
+        place, end = 0, len(data)
+        if self._unread:
+            place = min(self._unread, end)
+            self._unread -= place
+            events.append(_received(self._reading, data[:place], keep))
+        if self.incoming_buffer._headers_buffer or self.state_machine.state is not ConnectionState.SERVER_OPEN:
+            return place
+        while end - place >= _FRAME_HEADER_BYTES and data[place + 3] == _DATA and data[place + 4] == 0:
             length = int.from_bytes(data[place : place + 3])
             stream = self.streams.get(int.from_bytes(data[place + 5 : place + 9]))
-            end = place + _FRAME_HEADER_BYTES + length
             if (
                 stream is None
                 or length == 0
-                or end > len(data)
                 or length > self.max_inbound_frame_size
                 or stream.state_machine.state not in _RECEIVABLE
                 or not stream.state_machine.headers_received
@@ -129,11 +147,13 @@ class BoundedH2(H2Connection):
                 break
             self._inbound_flow_control_window_manager.window_consumed(length)
             stream._inbound_window_manager.window_consumed(length)
-            body = bytes(data[place + _FRAME_HEADER_BYTES : end])
-            events.append(DataReceived(stream_id=stream.stream_id, data=body, flow_controlled_length=length))
-            place = end
-        if place:
-            del data[:place]
+            place += _FRAME_HEADER_BYTES
+            there = min(length, end - place)
+            if there:
+                events.append(_received(stream.stream_id, data[place : place + there], keep))
+            place += there
+            self._unread, self._reading = length - there, stream.stream_id
+        return place
 
     def _count(self, frame: Frame) -> None:
         if isinstance(frame, WindowUpdateFrame):  # a peer that takes a lot sends many
@@ -170,6 +190,11 @@ class BoundedH2(H2Connection):
         else:
             self._prepare_for_sending(frames)
         return events
+
+
+def _received(stream: int, data: memoryview, keep: bool) -> DataReceived:
+    body = bytes(data) if keep else data
+    return DataReceived(stream_id=stream, data=cast("bytes", body), flow_controlled_length=len(data))
 
 
 class BoundedServer:
@@ -247,6 +272,28 @@ class BoundedServer:
                 transport.abort()
 
 
+class Signal(asyncio.Event):
+    """An event that tasks of both loops can wait for, which run on one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parked = trio.lowlevel.ParkingLot()
+
+    def set(self) -> None:
+        """Wakes whoever waits."""
+        super().set()
+        if self._parked:
+            self._parked.unpark_all()
+
+    async def wait_anywhere(self) -> None:
+        """As ``wait``, from asyncio or Trio."""
+        if sniffio.current_async_library() == "trio":
+            if not self.is_set():
+                await self._parked.park()
+        else:
+            await self.wait()
+
+
 class BoundedStream(WireStream):
     """One HTTP/2 stream of a server."""
 
@@ -256,6 +303,10 @@ class BoundedStream(WireStream):
     """It is waited for the peer to take something."""
     begun_at: float | None = None
     """When it was first seen that a message had begun and nothing else was there."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.window_updated = Signal()
 
     def init_stream(self, stream_id: int, connection: Connection) -> None:
         """As grpclib does it, with a buffer of messages."""
@@ -282,36 +333,39 @@ class BoundedStream(WireStream):
     async def _writable(self) -> None:
         ready = self.connection.write_ready
         if not ready.is_set():
-            await self._wait(ready)
+            await self._wait(cast("Signal", ready))
 
-    async def _wait(self, event: asyncio.Event) -> None:
+    async def _wait(self, event: Signal) -> None:
         self.waits, self.taken_at = True, time.monotonic()
         try:
-            await event.wait()
+            await event.wait_anywhere()
         finally:
             self.waits = False
 
     async def send_data(self, data: Buffer, end_stream: bool = False) -> None:
         """As grpclib has it."""
-        await self._send([data], len(data))
+        await self.send_parts([data], len(data))
         if end_stream:
             await self.end()
 
     async def send_messages(self, messages: Sequence[Buffer]) -> None:
-        """Sends messages one behind the other, many to a frame."""
+        """Sends messages one behind the other, many to a frame. From asyncio or Trio."""
         parts: list[Buffer] = []
         size = 0
         for message in messages:
             parts += (b"\0" + len(message).to_bytes(4), message)
             size += PREFIX_BYTES + len(message)
             if size >= _SENT_AT_ONCE:
-                await self._send(parts, size)
+                await self.send_parts(parts, size)
                 parts, size = [], 0
         if parts:
-            await self._send(parts, size)
+            await self.send_parts(parts, size)
 
-    async def _send(self, parts: Sequence[Buffer], left: int) -> None:
-        """Sends as the windows allow. Frames are written without h2, whose windows are kept, and copied once."""
+    async def send_parts(self, parts: Sequence[Buffer], left: int) -> None:
+        """Sends so many bytes as the windows allow. From asyncio or Trio; cancelling it is what bounds its waiting.
+
+        Frames are written without h2, whose windows are kept, and from where the parts lie.
+        """
         assert self.id is not None
         http = self._h2_connection
         source = _Source(parts)
@@ -323,7 +377,7 @@ class BoundedStream(WireStream):
             window = min(stream.outbound_flow_control_window, http.outbound_flow_control_window)
             if window <= 0:
                 self.window_updated.clear()
-                await self._wait(self.window_updated)
+                await self._wait(cast("Signal", self.window_updated))
                 continue
             now = min(window, _SENT_AT_ONCE, left)
             frames: list[Buffer] = []
@@ -336,7 +390,7 @@ class BoundedStream(WireStream):
             stream.outbound_flow_control_window -= now
             http.outbound_flow_control_window -= now
             self.connection.flush()
-            self._transport.write(b"".join(frames))
+            cast("BoundedConnection", self.connection).write(frames)
             self.data_sent += now
             self.connection.data_sent += now
             self.connection.data_send_process()
@@ -380,6 +434,13 @@ class BoundedConnection(Connection):
     ) -> None:
         super().__init__(http, transport, config=config)
         self.owner = owner
+        self.write_ready = Signal()
+        self.write_ready.set()
+        plain = isinstance(transport, _SelectorSocketTransport)
+        self._socket: socket.socket | None = cast("Any", transport)._sock if plain else None
+        """None: what is sent goes through TLS."""
+        # Where it is written from where it lies, asyncio keeps no more than the rest of it.
+        transport.set_write_buffer_limits(high=0 if plain else _SENT_AT_ONCE)
 
     def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> BoundedStream:
         """As grpclib does it."""
@@ -392,6 +453,23 @@ class BoundedConnection(Connection):
         super().flush()
         if not self.write_ready.is_set() and self._transport.get_write_buffer_size() > MOST_UNSENT:
             self.owner.cut("it reads none of the answers that it causes")
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """Writes frames; what the socket does not take now waits in asyncio's buffer."""
+        transport = self._transport
+        if self._socket is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            try:
+                sent = self._socket.sendmsg(parts[:_MOST_PARTS])
+            except OSError:  # no room, or what asyncio will meet as well
+                sent = 0
+            index = 0
+            while index < len(parts) and sent >= len(parts[index]):
+                sent -= len(parts[index])
+                index += 1
+            if index == len(parts):
+                return
+            parts = [memoryview(parts[index])[sent:], *parts[index + 1 :]]
+        transport.write(b"".join(parts))
 
     def ack(self, stream_id: int, size: int) -> None:
         """Gives bytes back to the windows."""
@@ -500,7 +578,6 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
             stream.abort()
             return
         self.peer = peer
-        stream.set_write_buffer_limits(high=_SENT_AT_ONCE)
         http = BoundedH2(self.h2_config, self.server.limits)
         http.initiate_connection()
         http.increment_flow_control_window(CONNECTION_WINDOW - 65_535)
@@ -515,8 +592,18 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         return self.server.received
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes are there."""
-        self.data_received(self.server.received[:nbytes])
+        """So many bytes are there. Where they are many, more may have come, which asyncio would take much longer for."""
+        place = self.server.received
+        self.data_received(place[:nbytes])
+        source = self.connection._socket if hasattr(self, "connection") else None
+        for _ in range(_READS_AT_ONCE - 1):
+            if nbytes < _MANY_BYTES or self._cut or source is None or self.connection.is_closing():
+                return
+            try:
+                nbytes = source.recv_into(place)
+            except OSError:  # nothing more, or what asyncio will meet as well
+                return
+            self.data_received(place[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Feeds h2, and ends a connection that breaks the protocol."""

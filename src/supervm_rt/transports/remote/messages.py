@@ -9,11 +9,9 @@ from collections.abc import Callable
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from supervm_rt.transports.remote._frames import Body, split
+
 PREFIX_BYTES = 5
-_VIEWED_BYTES = 16 << 10
-"""From this length on a message is a view of what was received, and not copied out of it."""
-_VIEW_SHARE = 4
-"""A view keeps all of what was received alive, so a message has to be at least this share of it."""
 
 Buffer = bytes | memoryview
 
@@ -28,13 +26,12 @@ class MessageBuffer:
     __slots__ = (
         "_account",
         "_acknowledge",
+        "_answer",
         "_body",
-        "_have",
         "_limit",
         "_messages",
-        "_need",
         "_owed",
-        "_parts",
+        "_prefix",
         "_waiter",
         "begun",
         "ended",
@@ -46,12 +43,14 @@ class MessageBuffer:
         self._acknowledge = acknowledge
         self._account = account
         self._limit = limit
-        self._messages: deque[Buffer] = deque()
-        self._parts: list[bytes] = []
-        self._have = 0
-        self._need = 0
+        self._messages: deque[bytes] = deque()
+        self._prefix = b""
+        """Of a message that has begun, where not even that is whole."""
+        self._body: Body | None = None
+        """Of a message that has begun, otherwise."""
         self._owed = 0
-        self._body: Buffer | None = None
+        self._answer: bytes | None = None
+        """What ``read`` gives next."""
         self._waiter: asyncio.Future[None] | None = None
         self.begun = False
         """A message has begun, and is not whole."""
@@ -60,57 +59,61 @@ class MessageBuffer:
 
     # ---- what comes in -------------------------------------------------------------------------------------------------------
 
-    def add(self, data: bytes, ack_size: int) -> None:
-        """Takes what one DATA frame brought."""
+    def add(self, data: Buffer, ack_size: int) -> None:
+        """Takes what came, all of which is copied."""
         self._owed += ack_size
         if self.failure is not None:
             self.settle()
             return
         self._account(len(data))
-        if self._need:
-            self._parts.append(data)
-            self._have += len(data)
-            if self._have < self._need:
+        if self._body is not None:
+            taken = self._body.take(data)
+            if not self._body.whole:
                 if not self._messages:
                     self.settle()
                 return
-            data = b"".join(self._parts)
-            self._parts.clear()
-            self._have = self._need = 0
+            self._messages.append(self._body.message())
+            self._body = None
+            data = memoryview(data)[taken:]
+        if self._prefix:
+            data = self._prefix + data
+            self._prefix = b""
         self._split(data)
         if self._messages:
             self._wake()
         else:
             self.settle()
 
-    def _split(self, data: bytes) -> None:
-        place, end = 0, len(data)
-        while end - place >= PREFIX_BYTES:
-            length = int.from_bytes(data[place + 1 : place + PREFIX_BYTES])
-            if data[place]:
-                self.fail(GRPCError(Status.UNIMPLEMENTED, "compressed messages are not supported: send them uncompressed"))
-                return
-            if length > self._limit:
-                self.fail(
-                    GRPCError(Status.RESOURCE_EXHAUSTED, f"a message of {length} bytes is above the limit of {self._limit}")
-                )
-                return
-            begin = place + PREFIX_BYTES
-            place = begin + length
-            if place > end:
-                self._keep(data[begin - PREFIX_BYTES :], PREFIX_BYTES + length)
-                return
-            viewed = length >= max(_VIEWED_BYTES, end // _VIEW_SHARE)
-            self._messages.append(memoryview(data)[begin:place] if viewed else data[begin:place])
-        if place < end:
-            self._keep(data[place:], PREFIX_BYTES)
+    def _split(self, data: Buffer) -> None:
+        whole: list[bytes] = []
+        place, fault = split(data, self._limit, whole)
+        self._messages.extend(whole)
+        rest = memoryview(data)[place:]
+        self.begun = len(rest) > 0
+        if fault < 0:
+            self._fail(len(rest), Status.UNIMPLEMENTED, "compressed messages are not supported: send them uncompressed")
+        elif fault:
+            self._fail(len(rest), Status.RESOURCE_EXHAUSTED, f"a message of {fault} bytes is above the limit of {self._limit}")
+        elif len(rest) < PREFIX_BYTES:
+            self._prefix = bytes(rest)
         else:
-            self.begun = False
+            self._body = Body(int.from_bytes(rest[1:PREFIX_BYTES]))
+            self._body.take(rest[PREFIX_BYTES:])
 
-    def _keep(self, rest: bytes, need: int) -> None:
-        self._parts.append(rest)
-        self._have, self._need = len(rest), need
-        self.begun = True
+    def _fail(self, unread: int, status: Status, why: str) -> None:
+        self._account(-unread)
+        self.fail(GRPCError(status, why))
+
+    @property
+    def _have(self) -> int:
+        """Bytes that are held of the message that has begun."""
+        return len(self._prefix) if self._body is None else PREFIX_BYTES + len(self._body)
+
+    def _drop(self) -> None:
+        self._account(-self._have)
+        self._prefix = b""
+        self._body = None
+        self.begun = False
 
     def eof(self) -> None:
         """The peer sends no more."""
@@ -122,10 +125,7 @@ class MessageBuffer:
     def fail(self, failure: GRPCError) -> None:
         """What was whole can still be taken; then this is raised."""
         self.failure = failure
-        self._account(-self._have)
-        self._parts.clear()
-        self._have = self._need = 0
-        self.begun = False
+        self._drop()
         self.settle()
         self._wake()
 
@@ -142,10 +142,9 @@ class MessageBuffer:
     def unacked_size(self) -> int:
         """What a stream that ends has to give back."""
         owed, self._owed = self._owed, 0
-        self._account(-self._have - sum(map(len, self._messages)) - PREFIX_BYTES * len(self._messages))
+        self._account(-sum(map(len, self._messages)) - PREFIX_BYTES * len(self._messages))
         self._messages.clear()
-        self._parts.clear()
-        self._have = self._need = 0
+        self._drop()
         return owed
 
     @property
@@ -155,7 +154,7 @@ class MessageBuffer:
 
     # ---- what is taken -------------------------------------------------------------------------------------------------------
 
-    async def take(self) -> list[Buffer]:
+    async def take(self) -> list[bytes]:
         """All messages that are there, and at least one: waits for it. None: the peer sends no more. Raises GRPCError."""
         await self._wait()
         taken = list(self._messages)
@@ -179,15 +178,15 @@ class MessageBuffer:
 
     async def read(self, size: int) -> bytes:
         """For grpclib, which asks for the prefix of a message and then for its body."""
-        if self._body is not None:
-            body, self._body = self._body, None
-            return bytes(body)
+        if self._answer is not None:
+            answer, self._answer = self._answer, None
+            return answer
         await self._wait()
         if not self._messages:
             return b""
         message = self._messages.popleft()
         self._account(-len(message) - PREFIX_BYTES)
         self.settle()
-        if len(message):
-            self._body = message
+        if message:
+            self._answer = message
         return b"\0" + len(message).to_bytes(4)

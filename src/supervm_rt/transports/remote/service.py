@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -23,20 +23,21 @@ from grpclib.reflection.service import ServerReflection
 from grpclib.server import Stream
 
 from supervm_rt import _abi
-from supervm_rt._abi import Message
+from supervm_rt._abi import Frame, Message
 from supervm_rt.errors import CursorError, NotInStore, OperatorError, StoreError, SuperVMError
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability
 from supervm_rt.transports.remote import wire
+from supervm_rt.transports.remote._frames import LARGE_MESSAGE, tell
 from supervm_rt.transports.remote.crossing import on_trio
 from supervm_rt.transports.remote.fields import check
 from supervm_rt.transports.remote.http2 import BoundedConnection, BoundedProtocol, BoundedStream
-from supervm_rt.transports.remote.introduction import Event, Host, Introduction
+from supervm_rt.transports.remote.introduction import Event, Host, Introduction, Subscription
 from supervm_rt.transports.remote.ir_messages import block_message
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
 from supervm_rt.transports.remote.received import hear
 from supervm_rt.transports.remote.sessions import Sessions
-from supervm_rt.transports.remote.transport import Exchange, RemoteTransport
+from supervm_rt.transports.remote.transport import MAX_FRAMES, Exchange, RemoteTransport
 
 SERVICE = "supervm.plugin.PluginHost"
 TOKEN = "supervm-session"
@@ -46,6 +47,11 @@ _HEALTH = "grpc.health.v1.Health"
 _WATCH_SECONDS = 1.0
 _SENT_AT_ONCE = 256 << 10
 """About so many bytes of events are encoded before they are sent."""
+_UNBOUNDED = (1 << 63) - 1
+_HEARD_AT_ONCE = 256 << 10
+"""About so many bytes of messages are read before their blocks are handed on."""
+_READERS = 2
+"""Threads that read large messages: few, so that whoever sends many of them takes none from what is written to the store."""
 _LONGEST_LINE = 4_096
 _LONGEST_NAME = 256
 _MOST_ANSWERS = 1_024
@@ -92,6 +98,7 @@ class PluginHostService:
     def __init__(self, sessions: Sessions, host: Host) -> None:
         self._sessions = sessions
         self._host = host
+        self._readers = trio.CapacityLimiter(_READERS)
 
     def __mapping__(self) -> dict[str, Handler]:
         """For the server."""
@@ -179,24 +186,8 @@ class PluginHostService:
                 ir=wanted.ir is not wire.IrForm.NONE,
                 follow=wanted.follow,
             )
-            networks: dict[str, str] = {}
-            if wanted.ir is wire.IrForm.MESSAGE:
-                networks = {chain: await on_trio(self._host.network, chain) for chain in chains}
             await stream.send_initial_metadata()
-            out = cast("BoundedStream", stream._stream)
-            while events := await on_trio(subscription.batch):
-                encoded: list[bytes] = []
-                size = 0
-                for event in events:
-                    if event.time < wanted.since:
-                        continue
-                    told = await self._event(event, wanted.ir, networks)
-                    encoded.append(told)
-                    size += len(told)
-                    if size >= _SENT_AT_ONCE or 1 < wanted.batch <= len(encoded):
-                        await self._tell(out, encoded, batched=wanted.batch > 1)
-                        encoded, size = [], 0
-                await self._tell(out, encoded, batched=wanted.batch > 1)
+            await on_trio(self._feed, subscription, chains, wanted, cast("BoundedStream", stream._stream))
         except CursorError as error:
             raise GRPCError(Status.OUT_OF_RANGE, str(error)) from None
         except NotInStore as error:
@@ -206,21 +197,40 @@ class PluginHostService:
         except OperatorError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
 
-    async def _event(self, event: Event, form: wire.IrForm, networks: Mapping[str, str]) -> bytes:
-        """``networks``: of each chain, where the IR is wanted as a message."""
-        if form is wire.IrForm.JSON:
-            return wire.event(event, json=self._host.ir_json(event))
-        if form is wire.IrForm.MESSAGE and event.ir is not None:
-            encode = partial(block_message, event.ir, chain=event.chain, height=event.block.height, network=networks[event.chain])
-            return wire.event(event, ir=await on_trio(trio.to_thread.run_sync, encode))
-        return wire.event(event)
+    async def _feed(self, subscription: Subscription, chains: Sequence[str], wanted: wire.Wanted, out: BoundedStream) -> None:
+        """Tells events as they come. In Trio, where they come from: what crosses from loop to loop for each would be late."""
+        networks: dict[str, str] = {}
+        if wanted.ir is wire.IrForm.MESSAGE:
+            networks = {chain: await self._host.network(chain) for chain in chains}
+        while events := await subscription.batch():
+            if wanted.ir is not wire.IrForm.NONE:
+                await self._with_ir(events, wanted, networks, out)
+                continue
+            place = 0
+            while place < len(events):
+                parts, size, place = tell(events, place, batch=wanted.batch, most=_SENT_AT_ONCE, since=wanted.since)
+                await out.send_parts(parts, size)
 
-    @staticmethod
-    async def _tell(out: BoundedStream, encoded: list[bytes], *, batched: bool) -> None:
-        if batched and len(encoded) > 1:
-            await out.send_messages([wire.batch(encoded)])
-        elif encoded:
-            await out.send_messages(encoded)
+    async def _with_ir(
+        self, events: Sequence[Event], wanted: wire.Wanted, networks: Mapping[str, str], out: BoundedStream
+    ) -> None:
+        """``networks``: of each chain, where the IR is wanted as a message."""
+        waiting: list[Event] = []
+        texts: list[str | None] = []
+        encoded: list[bytes | None] = []
+        size = 0
+        for event in events:
+            if event.time >= wanted.since:
+                text = self._host.ir_json(event) if wanted.ir is wire.IrForm.JSON else None
+                ir = await _ir_message(event, networks) if wanted.ir is wire.IrForm.MESSAGE else None
+                waiting.append(event)
+                texts.append(text)
+                encoded.append(ir)
+                size += len(text or "") + len(ir or b"") + len(event.raw or b"")
+            if waiting and (size >= _SENT_AT_ONCE or event is events[-1]):
+                parts, total, _ = tell(waiting, 0, batch=wanted.batch, most=_UNBOUNDED, json=texts, ir=encoded)
+                waiting, texts, encoded, size = [], [], [], 0
+                await out.send_parts(parts, total)
 
     # ---- the exchange --------------------------------------------------------------------------------------------------------
 
@@ -252,18 +262,32 @@ class PluginHostService:
         """Takes messages until the plugin ends its side. Raises GRPCError for what is none."""
         messages = cast("BoundedStream", stream._stream).messages()
         chain, generation = transport.chain.encode(), transport.generation
+        heard: list[Frame] = []
+        size = 0
         try:
             while taken := await messages.take():
                 for message in taken:
-                    frames, said = hear(message, chain, generation)
+                    if len(message) < LARGE_MESSAGE:
+                        frames, said = hear(message, chain, generation)
+                    else:  # which takes long enough for everybody else to notice
+                        read = partial(hear, message, chain, generation)
+                        frames, said = await on_trio(partial(trio.to_thread.run_sync, read, limiter=self._readers))
+                    if frames and not transport.may(Capability.BLOCK_STREAM):
+                        raise GRPCError(Status.PERMISSION_DENIED, f"{transport.plugin} was not granted {Capability.BLOCK_STREAM}")
+                    # Together what came together, within bounds, and all else in the order in which it came.
+                    if heard and (not frames or size >= _HEARD_AT_ONCE or len(heard) + len(frames) > MAX_FRAMES):
+                        together, heard, size = heard, [], 0
+                        await transport.hear(together)
                     if frames:
-                        if not transport.may(Capability.BLOCK_STREAM):
-                            raise GRPCError(
-                                Status.PERMISSION_DENIED, f"{transport.plugin} was not granted {Capability.BLOCK_STREAM}"
-                            )
-                        await transport.hear(frames)
+                        heard += frames
+                        size += len(message)
                     else:
                         self._control(said, transport, exchange)
+                together, heard, size = heard, [], 0
+                await transport.hear(together)
+        except GRPCError:
+            await transport.hear(heard)
+            raise
         finally:
             exchange.poke()
 
@@ -328,6 +352,13 @@ class PluginHostService:
         told += exchange.answers
         exchange.answers.clear()
         return told
+
+
+async def _ir_message(event: Event, networks: Mapping[str, str]) -> bytes | None:
+    if event.ir is None:
+        return None
+    encode = partial(block_message, event.ir, chain=event.chain, height=event.block.height, network=networks[event.chain])
+    return await trio.to_thread.run_sync(encode)
 
 
 async def _request(stream: Stream[Any, Any]) -> Any:

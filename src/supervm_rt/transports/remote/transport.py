@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
 from supervm_rt.transports.shortage import host_error
+from supervm_rt.transports.remote._frames import first_frames, payload_bytes
 from supervm_rt.trust.policy import Placement
 
 if TYPE_CHECKING:
@@ -127,9 +127,12 @@ class RemoteTransport:
         self._admission: Admission | None = None
         self._opened = trio.Event()
         self._something = trio.Event()
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[list[Frame]] = deque()
+        """Frames that wait, as they came together."""
+        self._count = 0
+        """How many frames wait."""
         self._waiting = 0
-        """Payload bytes of the frames that wait."""
+        """Their payload bytes."""
         self._messages: deque[Message] = deque()
         self._room = asyncio.Event()
         self._room.set()
@@ -263,9 +266,20 @@ class RemoteTransport:
         frames: list[Frame] = []
         size, most = 0, self._window // 4
         while self._frames and len(frames) < MAX_FRAMES and size < most:
-            frame = self._frames.popleft()
-            size += len(frame)
-            frames.append(frame)
+            together = self._frames[0]
+            length = payload_bytes(together)
+            if len(frames) + len(together) > MAX_FRAMES or size + length > most:
+                count = first_frames(together, MAX_FRAMES - len(frames), most - size)
+                self._frames[0] = together[count:]
+                together = together[:count]
+                length = payload_bytes(together)
+                if not self._frames[0]:
+                    self._frames.popleft()
+            else:
+                self._frames.popleft()
+            frames += together
+            size += length
+        self._count -= len(frames)
         messages = tuple(self._messages)
         self._messages.clear()
         shutdown = None
@@ -332,6 +346,7 @@ class RemoteTransport:
             if self._program is not None:
                 await self._program.end(min(self._deadlines.stop, 1.0))
             self._frames.clear()
+            self._count = 0
         if exchange is not None and not exchange.ended.is_set():
             raise LifecycleError(
                 f"{self.plugin}: its call did not end within {END_SECONDS:g} s of its connection being closed",
@@ -373,7 +388,7 @@ class RemoteTransport:
         return RingStatistics(
             capacity=self._window,
             used=self._waiting,
-            pinned_frames=len(self._frames),
+            pinned_frames=self._count,
             frames=frames,
             bytes=size,
             waits=waits,
@@ -420,18 +435,19 @@ class RemoteTransport:
 
     @property
     def _full(self) -> bool:
-        return self._waiting >= self._window or len(self._frames) >= MAX_WAITING
+        return self._waiting >= self._window or self._count >= MAX_WAITING
 
-    async def hear(self, frames: Sequence[Frame]) -> None:
-        """Takes frames; returns when there is room for more."""
+    async def hear(self, frames: list[Frame]) -> None:
+        """Takes frames, and the list; returns when there is room for more."""
         self._sign = time.monotonic()
         if self._dropping or not frames:
             return
         if self._over and self._full:
             self._dropping = True
             return
-        self._frames.extend(frames)
-        size = sum(map(len, frames))
+        self._frames.append(frames)
+        self._count += len(frames)
+        size = payload_bytes(frames)
         self._waiting += size
         self._told[0] += len(frames)
         self._told[1] += size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -13,8 +12,6 @@ from grpclib.exceptions import GRPCError
 
 from supervm_rt.model.chain import Step
 from supervm_rt.model.manifest import Resources
-from supervm_rt.transports.remote.fields import metadata
-from supervm_rt.transports.remote.introduction import Event
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
 from supervm_rt.transports.remote.transport import Admission
 
@@ -23,9 +20,7 @@ REVISION = 1
 NO_ROUTE = -5
 """As supervm/status.h has it."""
 MOST_IN_BATCH = 8_192
-_STEPS = {Step.NEW: proto.Step.NEW, Step.UNDO: proto.Step.UNDO, Step.FINAL: proto.Step.FINAL}
-_STEP_OF = {code: step for step, code in _STEPS.items()}
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_STEP_OF = {proto.Step.NEW: Step.NEW, proto.Step.UNDO: Step.UNDO, proto.Step.FINAL: Step.FINAL}
 
 RegisterRequest, RegisterResponse = proto.RegisterRequest, proto.RegisterResponse
 HeartbeatRequest, HeartbeatResponse = proto.HeartbeatRequest, proto.HeartbeatResponse
@@ -164,57 +159,3 @@ def stream_request(request: proto.StreamBlocksRequest) -> Wanted:
         follow=not request.once,
         batch=request.max_batch,
     )
-
-
-def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_NUMBERS = {name: meta.number for name, meta in metadata(proto.BlockMessage).meta_by_field_name.items()}
-_BLOCKS = varint(metadata(proto.Batch).meta_by_field_name["blocks"].number << 3 | 2)
-_KEY = {name: varint(number << 3 | 2) for name, number in _NUMBERS.items()}
-_NUMBER_KEY = {name: varint(number << 3) for name, number in _NUMBERS.items()}
-
-
-def _bytes(name: str, value: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview]:
-    return _KEY[name], varint(len(value)), value
-
-
-def event(told: Event, *, json: str = "", ir: bytes = b"") -> bytes:
-    """An event of the feed, with the IR in either form. Written by hand: a message of betterproto2 takes ten times as long, and
-    there are many."""
-    block = told.block
-    chain, cursor = told.chain.encode(), told.cursor.encode()
-    seconds = told.time
-    time = b"\x08" + varint(seconds & (1 << 64) - 1) if seconds else b""
-    parts: list[bytes | memoryview] = [*_bytes("chain", chain)]
-    if block.height:
-        parts += (_NUMBER_KEY["height"], varint(block.height))
-    raw = told.raw
-    if raw:
-        parts += _bytes("block_bytes", raw)
-    if json:
-        parts += _bytes("block_ir_json", json.encode())
-    if ir:
-        parts += _bytes("block_ir", ir)
-    parts += _bytes("timestamp", time)
-    parts += _bytes("hash", block.hash)
-    parts += _bytes("parent", told.parent)
-    if told.step is not Step.NEW:
-        parts += (_NUMBER_KEY["step"], varint(int(_STEPS[told.step])))
-    parts += _bytes("cursor", cursor)
-    return b"".join(parts)
-
-
-def batch(messages: list[bytes]) -> bytes:
-    """Several messages in one."""
-    inner = b"".join(part for message in messages for part in (_BLOCKS, varint(len(message)), message))
-    return b"".join(_bytes("batch", inner))

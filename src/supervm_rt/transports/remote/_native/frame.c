@@ -72,3 +72,45 @@ bool frame_from_message(struct frame_core *frame, const struct message *message,
         append(place, payload);
     return true;
 }
+
+static bool make_room(struct batch_frames *frames, size_t room)
+{
+    struct frame_core *more = realloc(frames->frames, room * sizeof *more);
+    if (!more)
+        return false;
+    frames->frames = more;
+    bool *views = realloc(frames->views, room * sizeof *views);
+    if (!views)
+        return false;
+    frames->views = views;
+    return true;
+}
+
+bool frames_from_batch(struct batch_frames *frames, const struct message *message, struct span chain, size_t kept,
+                       uint64_t generation)
+{
+    struct batch batch = {.message = message};
+    size_t room = 0;
+    while (batch_next(&batch, chain, &frames->said, &frames->fault, &frames->at)) {
+        if (frames->count == room) {
+            room = room ? 2 * room : 64;
+            if (!make_room(frames, room))
+                return false;
+        }
+        struct frame_core *frame = &frames->frames[frames->count];
+        memset(frame, 0, sizeof *frame);
+        if (!frame_from_message(frame, &frames->said, kept, generation, &frames->views[frames->count]))
+            return false;
+        frames->count++;
+    }
+    return frames->fault == MESSAGE_SOUND;
+}
+
+void batch_frames_free(struct batch_frames *frames, size_t first)
+{
+    for (size_t number = first; number < frames->count; number++)
+        free((void *)(uintptr_t)frames->frames[number].record);
+    free(frames->frames);
+    free(frames->views);
+    *frames = (struct batch_frames){0};
+}

@@ -13,4 +13,23 @@
  * there was no memory. */
 bool frame_from_message(struct frame_core *frame, const struct message *message, size_t kept, uint64_t generation, bool *views);
 
+/* The frames of a batch, as frame_from_message makes them. */
+struct batch_frames {
+    struct frame_core *frames;
+    bool *views;
+    size_t count;
+    /* Of a batch that was not read to its end. */
+    struct message said;
+    enum message_fault fault;
+    size_t at;
+};
+
+/* Reads all messages of a batch into *frames, which is all zero at first. false: there was no memory, or a fault is set: then count
+ * messages were sound before. */
+bool frames_from_batch(struct batch_frames *frames, const struct message *message, struct span chain, size_t kept,
+                       uint64_t generation);
+
+/* Drops the frames that nobody took, from the one of this number on, and frees the rest. */
+void batch_frames_free(struct batch_frames *frames, size_t first);
+
 #endif
