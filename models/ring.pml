@@ -268,7 +268,7 @@ inline ring_stop()
 /*@ reader.c publish_freed */
 inline publish_freed()
 {
-    /*= ring_free(&reader->ring, reader->freed); */
+    /*= ring_free(&reader->ring, freed); */
     if
     :: freed != tail -> ring_free()
     :: else
@@ -328,13 +328,13 @@ inline balance()
     :: kept != 0 ->
         /*= uint64_t wanted = atomic_load_explicit(&reader->ring.producer->wanted, memory_order_relaxed); */
         wanted = memory[WANTED];
-        /*= make_room(reader, wanted); */
+        /*= make_room(reader, reader->head, wanted); */
         if
         :: wanted != 0 && head - read_position <= CAPACITY / 4 -> make_room(wanted)
         :: else
         fi;
         wanted = 0;
-        /*= make_room(reader, unread < capacity / 2 ? capacity / 2 - unread : 0); */
+        /*= make_room(reader, reader->head, unread < capacity / 2 ? capacity / 2 - unread : 0); */
         if
         :: read_position - freed > CAPACITY / 2 && head - read_position < CAPACITY / 2 ->
             make_room(CAPACITY / 2 - (head - read_position))

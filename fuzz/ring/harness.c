@@ -58,6 +58,8 @@ struct held {
     struct frame_core core;
     struct said said;
     bool used;
+    bool lied;    /* The plugin had lied when it was read, so that nothing says what it should hold. */
+    uint64_t sum; /* Of what it showed first, where the plugin may lie; 0: not known yet. */
 };
 
 struct message {
@@ -78,6 +80,7 @@ static struct message messages[MOST_MESSAGES];
 static uint64_t message_first, message_next;
 static struct held frames[MOST_FRAMES];
 static uint32_t serial;
+static const uint8_t *area, *area_end; /* Where the plugin can write, and the host's words. */
 static bool adversarial, lied, side_lied, stopped, forked;
 static uint64_t external_said, external_released, frames_read, bytes_read;
 
@@ -105,24 +108,26 @@ static void expect(const struct said *said)
 static void check_frame(struct held *held)
 {
     struct frame_core *core = &held->core;
-    if (!frame_settle(core))
-        return; /* No memory. */
-    REQUIRE(!adversarial || !core->in_ring);
     const struct record_header *header = &core->header;
     const struct said *said = &held->said;
     const uint8_t *payload = frame_payload(core), *tails = frame_tails(core);
-    if (lied) {
-        uint64_t tails_length = record_tails_length(header);
+    if (adversarial) {
+        /* Nothing of it lies where the plugin can write, and so it stays as it was first seen. */
+        REQUIRE(core->record + header->total_length <= area || core->record >= area_end);
+        uint64_t tails_length = record_tails_length(header), sum = 1;
         REQUIRE(sizeof *header + record_stored_length(header) + tails_length <= header->total_length);
         REQUIRE(header->total_length <= CAPACITY);
-        volatile uint8_t sum = 0;
+        REQUIRE(memcmp(header, core->record, sizeof *header) == 0);
         for (uint64_t i = 0; i < header->payload_length; i += 509)
-            sum += payload[i];
+            sum = sum * 31 + payload[i];
         if (header->payload_length)
-            sum += payload[header->payload_length - 1];
+            sum = sum * 31 + payload[header->payload_length - 1];
         for (uint64_t i = 0; i < tails_length; i++)
-            sum += tails[i];
-        return;
+            sum = sum * 31 + tails[i];
+        REQUIRE(held->sum == 0 || held->sum == sum);
+        held->sum = sum;
+        if (held->lied)
+            return;
     }
     REQUIRE(header->kind == said->kind && header->payload_length == said->payload_length);
     REQUIRE(header->height == said->height && header->final_height == said->final_height);
@@ -151,11 +156,11 @@ static void check_counts(void)
         const struct held *held = &frames[i];
         if (!held->used)
             continue;
-        pinned += held->core.in_ring;
+        pinned += held->core.in_place;
         references += held->core.reader != NULL;
-        if (held->core.in_ring && !held->core.external && held->core.exports)
+        if (held->core.in_place && !held->core.external && held->core.exports)
             exported += held->core.header.total_length;
-        REQUIRE((held->core.reader != NULL) == (held->core.in_ring || held->core.external));
+        REQUIRE((held->core.reader != NULL) == (held->core.in_place || held->core.external));
     }
     if (references == 0) {
         reader = NULL; /* Freed with its last frame. */
@@ -164,11 +169,18 @@ static void check_counts(void)
     REQUIRE(reader->pinned_frames == pinned && reader->exported_bytes == exported && reader->references == references);
     REQUIRE(exported <= CAPACITY / 2);
     REQUIRE(reader->frames == frames_read && reader->bytes == bytes_read);
-    REQUIRE(reader->ring.tail <= reader->freed && reader->freed <= reader->ring.read_position);
+    uint64_t freed = reader->freed;
+    if (adversarial) {
+        const struct landing *landing = &reader->landing;
+        REQUIRE(freed <= landing->next && landing->next - freed <= CAPACITY);
+        REQUIRE(reader->ring.read_position <= landing->until && landing->until - reader->ring.tail <= CAPACITY);
+        freed = reader->ring.read_position;
+    }
+    REQUIRE(reader->ring.tail <= freed && freed <= reader->ring.read_position);
     if (!lied) {
         REQUIRE(reader->ring.read_position <= reader->ring.head);
         REQUIRE(reader->ring.head - reader->ring.tail <= CAPACITY);
-        REQUIRE(reader_used(reader) == reader->ring.head - reader->freed);
+        REQUIRE(reader_used(reader) == reader->ring.head - freed);
     } else {
         (void)reader_used(reader);
     }
@@ -204,6 +216,10 @@ static int read_frame(bool look_first)
     if (look == 1) {
         memset(&held->core, 0, sizeof held->core);
         look = reader_next(reader, &held->core);
+        if (look == -2) { /* No memory for a copy. */
+            REQUIRE(adversarial && !reader->corrupt && !held->core.reader && !held->core.record);
+            return 0;
+        }
         REQUIRE(look >= 0 || lied);
     }
     if (look < 0) {
@@ -216,6 +232,8 @@ static int read_frame(bool look_first)
         return 0;
     }
     held->used = true;
+    held->lied = lied;
+    held->sum = 0;
     frames_read++;
     bytes_read += held->core.header.payload_length;
     if (!lied) {
@@ -781,7 +799,7 @@ static void detach(void)
             continue;
         if (frames[i].core.external)
             REQUIRE(kept > 0);
-        else if (frames[i].core.in_ring)
+        else if (frames[i].core.in_place)
             REQUIRE(frames[i].core.exports > 0 || world.fail_in == 0);
         check_frame(&frames[i]);
     }
@@ -864,7 +882,9 @@ static bool begin(uint8_t world_kind, uint8_t failure)
     world.fail_in = 0;
     if (adversarial) { /* As if the plugin were another process. */
         reader->releaser = NULL;
-        reader->shared = true;
+        reader->landing.bytes = system_malloc(CAPACITY);
+        area = reader->ring.area;
+        area_end = area + reader->ring.area_bytes;
     }
     return true;
 }

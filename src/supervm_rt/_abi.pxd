@@ -88,7 +88,6 @@ cdef extern from "reader.h":
     void frame_drop(frame_core *frame)
     c_bool frame_pin(frame_core *frame)
     void frame_unpin(frame_core *frame)
-    c_bool frame_settle(frame_core *frame)
     const uint8_t *frame_payload(const frame_core *frame)
     const uint8_t *frame_tails(const frame_core *frame)
 

@@ -129,8 +129,6 @@ cdef class SealedLibrary:
 cdef bytes tail(frame_core *core, Py_ssize_t offset, Py_ssize_t length):
     if length == 0:
         return b""
-    if not frame_settle(core):
-        raise MemoryError
     return PyBytes_FromStringAndSize(<const char *>frame_tails(core) + offset, length)
 
 
@@ -140,8 +138,8 @@ cdef class Frame:
     """One thing that a plugin said, in the order in which it said it. A read-only buffer over the payload.
 
     Exporting the buffer pins the frame's place in the ring until the export is released. A frame that is merely kept is copied
-    out when the ring needs its place; one that another process can still write to is copied before it is first looked into.
-    Frames may outlive their plugin.
+    out when the ring needs its place. Of a plugin in another process, the ring is one of the host's own, which all that it wrote
+    was copied to before it was looked into. Frames may outlive their plugin.
     """
 
     def __init__(self):
@@ -212,8 +210,6 @@ cdef class Frame:
     def __bytes__(self):
         if self.core.record == NULL:
             return b""
-        if not frame_settle(&self.core):
-            raise MemoryError
         return PyBytes_FromStringAndSize(<const char *>frame_payload(&self.core), self.core.header.payload_length)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
@@ -280,6 +276,8 @@ cdef list take_frames(c_channel *channel, Py_ssize_t max_frames, Py_ssize_t max_
             size += frame.core.header.payload_length
             taken += 1
             frames.append(frame)
+    if found == -2 and taken == 0:
+        raise MemoryError
     if found < 0 and taken == 0:
         raise RingCorrupt(f"{who}: corrupt ring", remedy="it wrote where it must not, and is not to be trusted; ask its author")
     return frames

@@ -23,10 +23,16 @@ struct reader *reader_create(uint64_t capacity, uint64_t generation, int event_f
         errno = ENOMEM;
         return NULL;
     }
+    if (!releaser && !(reader->landing.bytes = aligned_alloc(RING_ALIGNMENT, capacity))) {
+        ring_destroy(&reader->ring);
+        free(reader->places);
+        free(reader);
+        errno = ENOMEM;
+        return NULL;
+    }
     reader->place_mask = capacity / RING_ALIGNMENT - 1;
     reader->bell = ring_bell(&reader->ring, event_fd);
     reader->releaser = releaser;
-    reader->shared = !releaser;
     if (releaser)
         ring_close_fds(&reader->ring);
     reader->generation = generation;
@@ -39,29 +45,37 @@ void reader_unref(struct reader *reader)
     if (--reader->references != 0)
         return;
     ring_destroy(&reader->ring);
+    free(reader->landing.bytes);
     free(reader->places);
     free(reader);
 }
 
 static void let_go(struct frame_core *frame)
 {
-    if (frame->in_ring || frame->external)
+    if (frame->in_place || frame->external)
         return;
     struct reader *reader = frame->reader;
     frame->reader = NULL;
     reader_unref(reader);
 }
 
+/* Up to where the ring's bytes are needed no longer. */
+static uint64_t ring_freed(const struct reader *reader)
+{
+    return reader->landing.bytes ? reader->ring.read_position : reader->freed;
+}
+
 static void publish_freed(struct reader *reader)
 {
-    if (reader->freed != reader->ring.tail)
-        ring_free(&reader->ring, reader->freed);
+    uint64_t freed = ring_freed(reader);
+    if (freed != reader->ring.tail)
+        ring_free(&reader->ring, freed);
 }
 
 /* The frame of this place needs it no longer. */
 static void leave_place(struct reader *reader, struct frame_core *frame)
 {
-    frame->in_ring = 0;
+    frame->in_place = 0;
     reader->pinned_frames--;
     reader->places[frame->sequence & reader->place_mask].frame = NULL;
     if (frame->sequence != reader->first)
@@ -73,8 +87,11 @@ static void leave_place(struct reader *reader, struct frame_core *frame)
         first++;
     } while (first != next && !reader->places[first & reader->place_mask].frame);
     reader->first = first;
-    if (first == next) {
+    if (first == next)
         reader->first = reader->next = 0; /* Starting over keeps the places in the cache. */
+    if (reader->landing.bytes)
+        return;
+    if (first == next) {
         publish_freed(reader);
     } else if (reader->freed - reader->ring.tail >= reader->ring.capacity / 8) {
         publish_freed(reader); /* Each one costs a fence; the rest waits for the next look. */
@@ -94,10 +111,10 @@ static bool copy_out(struct reader *reader, struct frame_core *frame)
     return true;
 }
 
-/* Copies kept frames out, oldest first, until wanted bytes are free or an exported one is met. */
-static void make_room(struct reader *reader, uint64_t wanted)
+/* Copies kept frames out, oldest first, until wanted bytes are free from this position on or an exported one is met. */
+static void make_room(struct reader *reader, uint64_t position, uint64_t wanted)
 {
-    while (reader->first != reader->next && reader->ring.capacity - (reader->head - reader->freed) < wanted) {
+    while (reader->first != reader->next && position - reader->freed + wanted > reader->ring.capacity) {
         struct frame_core *oldest = reader->places[reader->first & reader->place_mask].frame;
         if (oldest->exports != 0 && !oldest->external)
             break;
@@ -112,14 +129,17 @@ static void balance(struct reader *reader)
 {
     uint64_t capacity = reader->ring.capacity;
     uint64_t unread = reader->head - reader->ring.read_position;
-    if (reader->first != reader->next) {
+    if (reader->landing.bytes) {
+        if (unread != 0 && reader->ring.read_position - reader->ring.tail < capacity / 8)
+            return; /* A producer that waits is woken for no less, as long as there is something left to read. */
+    } else if (reader->first != reader->next) {
         uint64_t wanted = atomic_load_explicit(&reader->ring.producer->wanted, memory_order_relaxed);
         if (wanted > capacity)
             wanted = capacity;
         if (wanted != 0 && unread <= capacity / 4)
-            make_room(reader, wanted);
+            make_room(reader, reader->head, wanted);
         if (reader->ring.read_position - reader->freed > capacity / 2)
-            make_room(reader, unread < capacity / 2 ? capacity / 2 - unread : 0);
+            make_room(reader, reader->head, unread < capacity / 2 ? capacity / 2 - unread : 0);
     }
     publish_freed(reader);
 }
@@ -133,13 +153,14 @@ int reader_look(struct reader *reader)
         return -1;
     }
     balance(reader);
+    reader->landing.open = true;
     return reader->head != reader->ring.read_position;
 }
 
 uint64_t reader_used(const struct reader *reader)
 {
     uint64_t head;
-    return (ring_look(&reader->ring, &head) ? head : reader->head) - reader->freed;
+    return (ring_look(&reader->ring, &head) ? head : reader->head) - ring_freed(reader);
 }
 
 /* Place that comes free while the host sleeps: nobody else would tell a producer that waits for it. */
@@ -156,19 +177,119 @@ static int refuse(struct reader *reader, struct frame_core *frame)
     return -1;
 }
 
+/* The frame of the record that was read, of which frame has the header, and whose place ends at this position. */
+static int hand_out(struct reader *reader, struct frame_core *frame, const uint8_t *record, uint64_t end)
+{
+    frame->reader = reader;
+    frame->record = record;
+    frame->generation = reader->generation;
+    frame->sequence = reader->next;
+    frame->in_place = 1;
+    reader->references++;
+    reader->places[reader->next & reader->place_mask] = (struct reader_place){.end = end, .frame = frame};
+    reader->next++;
+    reader->pinned_frames++;
+    reader->frames++;
+    reader->bytes += frame->header.payload_length;
+    return 1;
+}
+
+/* Copies the next records out of the ring, the first of which has this length, to where nothing is kept. false: exported frames
+ * leave no such place. */
+static bool land(struct reader *reader, uint64_t length)
+{
+    struct landing *landing = &reader->landing;
+    uint64_t capacity = reader->ring.capacity, position = reader->ring.read_position;
+    uint64_t stretch = capacity / 4 < LANDING_STRETCH ? capacity / 4 : LANDING_STRETCH;
+    /* Records are often alike in size, and one that is cut has to be copied again. */
+    uint64_t wanted = length < stretch ? stretch - stretch % length : length;
+    if (wanted > reader->head - position)
+        wanted = reader->head - position;
+    uint64_t at = landing->next, to_end = capacity - (at & (capacity - 1));
+    if (to_end < wanted)
+        at += to_end;
+    make_room(reader, at, wanted);
+    if (reader->first == reader->next)
+        at = reader->freed = 0;
+    if (at - reader->freed + wanted > capacity)
+        wanted = length;
+    if (at - reader->freed + wanted > capacity)
+        return false;
+    memcpy(landing->bytes + (at & (capacity - 1)), ring_at(&reader->ring, position), wanted);
+    ring_snapshot();
+    landing->next = at;
+    landing->until = position + wanted;
+    return true;
+}
+
+/* As land and hand_out, but into a block of its own. */
+static int read_alone(struct reader *reader, struct frame_core *frame)
+{
+    uint64_t length = frame->header.total_length;
+    uint8_t *copy = malloc(length);
+    if (!copy) {
+        memset(frame, 0, sizeof *frame);
+        return -2;
+    }
+    memcpy(copy, ring_at(&reader->ring, reader->ring.read_position), length);
+    frame->record = copy;
+    frame->generation = reader->generation;
+    reader->ring.read_position += length;
+    reader->landing.until = reader->ring.read_position;
+    reader->landing.open = false;
+    reader->copied_out++;
+    reader->frames++;
+    reader->bytes += frame->header.payload_length;
+    return 1;
+}
+
+/* As reader_next, of a ring that another process can write to. */
+static int next_landed(struct reader *reader, struct frame_core *frame)
+{
+    struct landing *landing = &reader->landing;
+    uint64_t position = reader->ring.read_position, capacity = reader->ring.capacity;
+    const uint8_t *record = landing->bytes + (landing->next & (capacity - 1));
+    uint64_t landed = landing->until - position;
+    if (landed != 0)
+        memcpy(&frame->header, record, sizeof frame->header);
+    if (landed == 0 || (frame->header.total_length > landed && landed < reader->head - position)) {
+        landing->until = position; /* A record that was cut off comes anew. */
+        if (!landing->open) {
+            memset(&frame->header, 0, sizeof frame->header);
+            return 0;
+        }
+        memcpy(&frame->header, ring_at(&reader->ring, position), sizeof frame->header);
+        ring_snapshot();
+        if (!record_is_sound(&frame->header, reader->head - position) || frame->header.flags & RECORD_EXTERNAL)
+            return refuse(reader, frame);
+        if (!land(reader, frame->header.total_length))
+            return read_alone(reader, frame);
+        landed = landing->until - position;
+        record = landing->bytes + (landing->next & (capacity - 1));
+        memcpy(&frame->header, record, sizeof frame->header); /* This copy is the one that counts. */
+    }
+    if (!record_is_sound(&frame->header, landed) || frame->header.flags & RECORD_EXTERNAL)
+        return refuse(reader, frame);
+    reader->ring.read_position += frame->header.total_length;
+    landing->next += frame->header.total_length;
+    landing->open = false;
+    __builtin_prefetch(record + 8 * frame->header.total_length); /* From the outer cache to the inner one. */
+    return hand_out(reader, frame, record, landing->next);
+}
+
 int reader_next(struct reader *reader, struct frame_core *frame)
 {
     uint64_t position = reader->ring.read_position;
     if (position == reader->head)
         return 0;
+    if (reader->landing.bytes)
+        return next_landed(reader, frame);
     const uint8_t *record = ring_at(&reader->ring, position);
     memcpy(&frame->header, record, sizeof frame->header);
     ring_snapshot();
     if (!record_is_sound(&frame->header, reader->head - position))
         return refuse(reader, frame);
     if (frame->header.flags & RECORD_EXTERNAL) {
-        if (!reader->releaser)
-            return refuse(reader, frame);
         struct external *external;
         memcpy(&external, record + sizeof frame->header, sizeof external);
         frame->external = external;
@@ -183,18 +304,7 @@ int reader_next(struct reader *reader, struct frame_core *frame)
     /* Records are often alike in size. A wrong guess costs nothing. */
     __builtin_prefetch(ring_at(&reader->ring, position + 16 * frame->header.total_length));
     reader->ring.read_position = position;
-    frame->reader = reader;
-    frame->record = record;
-    frame->generation = reader->generation;
-    frame->sequence = reader->next;
-    frame->in_ring = 1;
-    reader->references++;
-    reader->places[reader->next & reader->place_mask] = (struct reader_place){.end = position, .frame = frame};
-    reader->next++;
-    reader->pinned_frames++;
-    reader->frames++;
-    reader->bytes += frame->header.payload_length;
-    return 1;
+    return hand_out(reader, frame, record, position);
 }
 
 bool reader_prepare_wait(struct reader *reader)
@@ -223,7 +333,7 @@ static void return_external(struct reader *reader, struct frame_core *frame)
 void frame_drop(struct frame_core *frame)
 {
     struct reader *reader = frame->reader;
-    if (frame->in_ring) {
+    if (frame->in_place) {
         leave_place(reader, frame);
         balance_asleep(reader);
     } else {
@@ -237,23 +347,10 @@ void frame_drop(struct frame_core *frame)
     let_go(frame);
 }
 
-bool frame_settle(struct frame_core *frame)
-{
-    struct reader *reader = frame->reader;
-    if (!frame->in_ring || !reader->shared)
-        return true;
-    if (!copy_out(reader, frame))
-        return false;
-    let_go(frame);
-    return true;
-}
-
 bool frame_pin(struct frame_core *frame)
 {
-    if (!frame_settle(frame))
-        return false;
     struct reader *reader = frame->reader;
-    if (frame->in_ring && !frame->external && frame->exports == 0) {
+    if (frame->in_place && !frame->external && frame->exports == 0) {
         if (reader->exported_bytes + frame->header.total_length > reader->ring.capacity / 2) {
             if (!copy_out(reader, frame))
                 return false;
@@ -269,7 +366,7 @@ bool frame_pin(struct frame_core *frame)
 void frame_unpin(struct frame_core *frame)
 {
     frame->exports--;
-    if (frame->exports != 0 || !frame->in_ring || frame->external)
+    if (frame->exports != 0 || !frame->in_place || frame->external)
         return;
     struct reader *reader = frame->reader;
     reader->exported_bytes -= frame->header.total_length;
@@ -289,7 +386,7 @@ static bool detach_external(struct reader *reader, struct frame_core *frame)
     memcpy(copy + sizeof frame->header, frame->external->payload, frame->header.payload_length);
     memcpy(copy + sizeof frame->header + frame->header.payload_length, frame_tails(frame), tails);
     return_external(reader, frame);
-    if (frame->in_ring)
+    if (frame->in_place)
         leave_place(reader, frame);
     else
         free((void *)frame->record);
@@ -314,7 +411,9 @@ uint64_t reader_detach(struct reader *reader)
         if (frame && frame->exports == 0 && copy_out(reader, frame))
             let_go(frame);
     }
-    struct frame_core unread;
+    if (reader->landing.bytes && reader_look(reader) == 1)
+        reader->ring.read_position = reader->landing.until = reader->head;
+    struct frame_core unread; /* Its payload may be external. */
     memset(&unread, 0, sizeof unread);
     while (reader_look(reader) == 1 && reader_next(reader, &unread) == 1) {
         frame_drop(&unread);

@@ -71,6 +71,11 @@ class Output:
         else:
             self._lines.append(line)
 
+    @property
+    def waits(self) -> bool:
+        """Whether lines wait to be taken."""
+        return bool(self._lines)
+
     def take(self) -> list[Message]:
         """The lines since the last time."""
         taken = [Message(MESSAGE_LOG, self._level, self._prefix + printable(line), 0.0, b"") for line in self._lines]

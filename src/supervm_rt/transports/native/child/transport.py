@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import select
 import socket
@@ -38,6 +39,8 @@ MESSAGES_A_SECOND = 2_000
 MESSAGES_AT_ONCE = 8_192
 SLOW_POLL = 0.25
 """Seconds after which the host looks, also where nobody woke it: waking is the child's business."""
+GLANCE_SECONDS = 0.001
+"""Between two looks at the process itself and at what it prints, while it has frames to give."""
 MOST_EMPTY_WAKES = 16
 EMPTY_WAKE_PAUSE = 0.01
 """Seconds between two looks, once the child woke the host so often for nothing."""
@@ -116,6 +119,8 @@ class ChildTransport:
         self._shutdown_told = False
         self._allowance = Allowance(rate=MESSAGES_A_SECOND, burst=MESSAGES_AT_ONCE)
         self._empty_wakes = 0
+        self._looked = -math.inf
+        """When the kernel was last asked about its process."""
         self._doomed: ChildEnded | None = None
         """Why the host itself ended it."""
         self.confinement: Confinement | None = None
@@ -412,12 +417,21 @@ class ChildTransport:
         # No checkpoint between taking frames and returning them: a cancellation there would lose what was taken.
         await trio.lowlevel.checkpoint()
         while True:
-            await self._check_quotas()
-            ended = self._has_ended()
-            received = self.receive_rest()
+            # While frames flow, the kernel is asked about the process, and for what it prints, only now and then.
+            now = time.monotonic()
+            ended, due = False, now >= self._looked + GLANCE_SECONDS
+            if due:
+                self._looked = now
+                await self._check_quotas()
+                ended = self._has_ended()
+                self._drain()
+            received = self._take_rest()
             if received:
                 self._empty_wakes = 0
                 return received
+            if not due:
+                self._looked = -math.inf
+                continue
             if ended or self._hung_up():
                 raise await self._how_it_ended()
             self._empty_wakes += 1
@@ -459,8 +473,12 @@ class ChildTransport:
 
     def receive_rest(self) -> Received:
         """What is there now. Raises RingCorrupt."""
-        ends = self._ends
         self._drain()
+        return self._take_rest()
+
+    def _take_rest(self) -> Received:
+        """As receive_rest, without reading what it prints."""
+        ends = self._ends
         shutdown = None
         if not self._shutdown_told and ends.shutdown_request is not None:
             self._shutdown_told = True
@@ -478,6 +496,8 @@ class ChildTransport:
 
     def _allowed(self, said: list[Message]) -> list[Message]:
         """Log lines and metrics within the allowance, printed lines too; transactions have a bound of their own."""
+        if not said and not any(output.waits for output in self._outputs):
+            return said
         transactions = [message for message in said if message.kind == MESSAGE_TRANSACTION]
         lossy = [message for message in said if message.kind != MESSAGE_TRANSACTION]
         for output in self._outputs:
