@@ -13,16 +13,17 @@ from pathlib import Path
 import trio
 
 from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, SealedLibrary, SharedChannel
-from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, PolicyRefused, RingCorrupt
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, RingCorrupt
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
 from supervm_rt.transports.native.child import control, launcher
-from supervm_rt.transports.native.child.cgroups import Group, Quotas
+from supervm_rt.transports.native.child.cgroups import Group
 from supervm_rt.transports.native.child.control import Fault, Kind, Limits, Reply
 from supervm_rt.transports.native.child.ending import describe
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
+from supervm_rt.transports.native.child.limits import MOST_TASKS, SIDE_RING_BYTES, put_up, refuse_less
 from supervm_rt.transports.native.child.output import Output
 from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
@@ -31,11 +32,6 @@ from supervm_rt.transports.native.child.verifying import receive_with_sender, us
 from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
 from supervm_rt.trust.policy import Placement
 
-SIDE_RING_BYTES = 4 << 20
-MOST_TASKS = 64
-OWN_TASKS = 8
-"""Of bubblewrap and the runner."""
-OVERHEAD_BYTES = 32 << 20
 MESSAGES_A_SECOND = 2_000
 MESSAGES_AT_ONCE = 8_192
 SLOW_POLL = 0.25
@@ -183,16 +179,17 @@ class ChildTransport:
                 f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
                 remedy="set a smaller ring, or raise the limits of this process",
             ) from None
+        self._group, quotas = put_up(here.bases, self._resources, self._storage, rings=self._ring_bytes + SIDE_RING_BYTES)
         user = user_for(self._name)
         self.confinement = Confinement(
             degraded=here.bubblewrap is None,
             user=os.geteuid() if user is None else user,
             landlock=here.landlock,
             seccomp_profile=self._security.seccomp_profile,
-            quotas=self._make_group(here),
+            quotas=quotas,
         )
         if self._complete:
-            self._refuse_less(here, self.confinement)
+            refuse_less(self._name, here, self.confinement)
         self._child = child = launcher.start(
             here,
             self._library,
@@ -230,41 +227,6 @@ class ChildTransport:
         self._channel.close_descriptors()
         if self._network is not None:
             self._network.close()
-
-    def _make_group(self, here: Machine) -> dict[str, str]:
-        """Puts up the control group where there can be one. Returns what enforces each limit."""
-        resources = self._resources
-        limits = Quotas(
-            # The rings, the libraries and the tables of the kernel are no memory of the plugin's.
-            memory=None if resources.memory is None else resources.memory + self._ring_bytes + SIDE_RING_BYTES + OVERHEAD_BYTES,
-            cpu=resources.cpu,
-            tasks=MOST_TASKS + OWN_TASKS,
-        )
-        if here.bases is not None:
-            self._group = Group(here.bases, limits)
-        means = f"cgroup v{self._group.version}" if self._group else ""
-        enforced = self._group.enforces if self._group else frozenset()
-        found = {}
-        if resources.memory is not None:
-            found["memory"] = f"{means}, rlimit" if "memory" in enforced else "rlimit"
-        if resources.cpu is not None:
-            found["cpu"] = means if "cpu" in enforced else "polling"
-        if resources.storage is not None:
-            unused = "no writable folder" if resources.storage == 0 else "nothing"
-            found["storage"] = unused if self._storage is None else str(self._storage.way)
-        return found
-
-    def _refuse_less(self, here: Machine, confinement: Confinement) -> None:
-        """Raises PolicyRefused for what this machine cannot do."""
-        missing = [f"the quota of {name}" for name in confinement.unenforced]
-        if confinement.degraded:
-            missing.append(f"namespaces ({here.why_degraded})")
-        if missing:
-            raise PolicyRefused(
-                f"{self._name}: this machine cannot enforce {' and '.join(missing)}",
-                remedy="run the node as root (storage needs loop devices and e2fsprogs), or delegate it a control group, "
-                "and allow user namespaces",
-            )
 
     def _verify(self) -> None:
         """Asks the kernel whether the plugin is confined as the runner says. Raises LoadError, HostError, and ends it."""
