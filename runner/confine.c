@@ -62,7 +62,7 @@ const char *confine_process(const struct setup *setup)
         return "the loss of capabilities";
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return "no_new_privs";
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+    if (prctl(PR_SET_DUMPABLE, setup->flags & SETUP_MEASURED ? 1 : 0, 0, 0, 0) != 0)
         return "not dumpable";
     if (!limit(RLIMIT_DATA, setup->data_limit))
         return "RLIMIT_DATA";

@@ -199,6 +199,8 @@ class ChildTransport(NativeLife):
             plugin_by_descriptor=child.degraded,
             network=self._network is not None,
             landlock_required=child.degraded,
+            # Only who owns its namespaces, or is root, may look into a process that is not dumpable.
+            measured=child.degraded and os.geteuid() != 0 and self._storage is not None,
             loading=compile_profile(profile, ("running", "loading", *granted)),
             running=compile_profile(profile, ("running", *granted)),
             paths=launcher.landlock_paths(here, paths, self._storage),
