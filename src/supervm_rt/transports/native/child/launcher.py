@@ -28,6 +28,8 @@ PLUGIN_PATH = "/plugin.so"
 MOST_READ_PATHS = 16
 STAGE = "/tmp"
 """Where supervm-launch mounts, in its own namespace, what is to be read."""
+_killed: list[subprocess.Popen[bytes]] = []
+"""Processes that were given up before the kernel had ended them: somebody has to take their status."""
 _RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE, INSIDE)
 
 
@@ -49,6 +51,7 @@ class Child:
 
     def close(self) -> None:
         """Closes the descriptors."""
+        _killed[:] = [process for process in (*_killed, self.process) if process.poll() is None]
         self.control.close()
         for descriptor in (self.pidfd, *self.outputs):
             os.close(descriptor)
