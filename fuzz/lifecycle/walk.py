@@ -39,6 +39,7 @@ class Expected:
     """Where the transport is, by its contract."""
 
     part: Part
+    placement: Placement = Placement.IN_PROCESS
     begun: bool = False
     loaded: bool = False
     known: bool = False
@@ -50,6 +51,8 @@ class Expected:
     ended: bool = False
     unloaded: bool = False
     abandoned: bool = False
+    cut: bool = False
+    """It may have ended within a call."""
 
     def legal(self, call: str) -> bool:
         """Whether this call may be made now."""
@@ -59,9 +62,10 @@ class Expected:
             "grant": going and self.known and not self.granted,
             "init": going and self.granted and not self.init_called,
             "start": going and self.initialised and not self.started,
-            "receive_rest": self.loaded and not self.unloaded,
+            # The ring of a process that was given up goes with it.
+            "receive_rest": self.loaded and not self.unloaded and not (self.abandoned and self.placement is Placement.CHILD),
             "stop": going,
-            "unload": not self.abandoned,
+            "unload": not self.abandoned or self.placement is Placement.CHILD,
             "abandon": True,
         }[call]
 
@@ -91,11 +95,12 @@ class Expected:
             case "stop":
                 self.ended = True
             case "unload":
+                self.cut = self.cut or (self.placement is Placement.CHILD and not self.ended)
                 self.ended = True
                 self.unloaded = not failed
-                self.abandoned = failed
+                self.abandoned = failed or self.abandoned
             case "abandon":
-                self.ended = True
+                self.ended = self.cut = True
                 self.abandoned = self.abandoned or (self.begun and not self.unloaded)
 
 
@@ -172,7 +177,7 @@ class Walker:
         self._placement = Placement.IN_PROCESS if storage is None else Placement.CHILD
         self.puppet = Puppet(part, storage=storage)
         self.met: Counter[str] = Counter()
-        self._expected = Expected(part)
+        self._expected = Expected(part, self._placement)
         make: Callable[..., NativeTransport] = InProcessTransport
         if storage is not None:
             resources = Resources(storage=1 << 20)
@@ -202,7 +207,7 @@ class Walker:
         """What was called, and that nothing is left. Raises Divergence."""
         part, abandoned = self.puppet.part, self._expected.abandoned
         for life in self.puppet.lives:
-            states = ["loading", "abandoned"] if abandoned else []
+            states = ["loading", "abandoned"] if abandoned or self._expected.cut else []
             problem = check_lives(states, [life], part, self._placement)
             # Who leaves out stop leaves out plugin_stop.
             unstopped = f"{life.removesuffix('Dd')}Tt{'Dd' * life.endswith('Dd')}" if "I" in life and "T" not in life else life
