@@ -70,8 +70,8 @@ FAULTS = (
     Fault(
         "shutdown-told-again-and-again",
         "one request for shutdown gives many events",
-        IN_PROCESS,
-        "            self._shutdown_told = True\n",
+        "src/supervm_rt/transports/native/life.py",
+        "        self._shutdown_told = True\n",
         "",
         ("pytest", f"{FAILURES}::test_a_plugin_that_gives_up_has_failed"),
     ),

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <signal.h>
@@ -47,11 +48,21 @@ static bool limit(int resource, uint64_t most)
     return setrlimit(resource, &wanted) == 0;
 }
 
+/* Those that a host was given to hand on (ambient, inheritable) too: bubblewrap drops them, and nobody does without it. */
+static bool drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    return syscall(SYS_capset, &header, none) == 0;
+}
+
 const char *confine_process(const struct setup *setup)
 {
+    if (!drop_capabilities())
+        return "the loss of capabilities";
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
         return "no_new_privs";
-    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+    if (prctl(PR_SET_DUMPABLE, setup->flags & SETUP_MEASURED ? 1 : 0, 0, 0, 0) != 0)
         return "not dumpable";
     if (!limit(RLIMIT_DATA, setup->data_limit))
         return "RLIMIT_DATA";

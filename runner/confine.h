@@ -10,7 +10,7 @@
 
 #include "control.h"
 
-/* No new privileges, not dumpable, limits, no memory that becomes executable. */
+/* No capabilities, no new privileges, not dumpable where nobody has to look into it, limits, no memory that becomes executable. */
 const char *confine_process(const struct setup *setup);
 
 /* Only these paths, no TCP, no abstract sockets and no signals of others (Landlock, as far as this kernel has it). What may be done

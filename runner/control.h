@@ -61,6 +61,7 @@ struct setup {
 #define SETUP_PLUGIN_BY_DESCRIPTOR 1u /* The library is the last descriptor, else PLUGIN_PATH. */
 #define SETUP_LANDLOCK_REQUIRED 2u
 #define SETUP_NETWORK 4u /* The socket of supervm.net/1 is the sixth descriptor. */
+#define SETUP_MEASURED 8u /* Its host, which has no further rights, looks at what it holds open. */
 
 #define PLUGIN_PATH "/plugin.so"
 

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hypothesis import seed as with_seed
@@ -30,6 +31,7 @@ from fuzz.lifecycle import story, walk
 from fuzz.lifecycle.machine import TransportMachine
 from fuzz.reorgs.choices import Choices
 from supervm_rt._abi import SLOT_COUNT, slots_in_use
+from supervm_rt.trust.policy import Placement
 
 SLOTS_KEPT_FREE = 24
 LONGEST = 100
@@ -37,22 +39,26 @@ LONGEST = 100
 SIMPLIFY_SECONDS = 30
 MACHINE_EVERY = 150
 """How many seeds come to one round of the hypothesis machine."""
+CHILD_EVERY = 4
+"""How many seeds come to one whose plugins are in processes of their own."""
 SWEEP_EVERY = 60
 """How many seeds come to one story that is interrupted at every step, one after another."""
 
 Play = Callable[[bytes, Counter[str]], object]
 
 
-def play_story(data: bytes, met: Counter[str]) -> None:
+def play_story(data: bytes, met: Counter[str], placement: Placement = Placement.IN_PROCESS) -> None:
     """One runtime."""
-    story.play(story.make_story(Choices(data)), met)
+    story.play(replace(story.make_story(Choices(data)), placement=placement), met)
     met["executions"] += 1
+    met[f"executions {placement}"] += 1
 
 
-def play_walk(data: bytes, met: Counter[str]) -> None:
+def play_walk(data: bytes, met: Counter[str], placement: Placement = Placement.IN_PROCESS) -> None:
     """One transport."""
-    met.update(walk.walk(walk.make_walk(Choices(data))))
+    met.update(walk.walk(replace(walk.make_walk(Choices(data)), placement=placement)))
     met["executions"] += 1
+    met[f"executions {placement}"] += 1
 
 
 def play_sweep(data: bytes, met: Counter[str]) -> None:
@@ -80,7 +86,9 @@ def plan(seed: int) -> tuple[Play, bytes]:
     data = random.Random(seed).randbytes(walk.LENGTH)
     if seed % SWEEP_EVERY == SWEEP_EVERY - 1:
         return play_sweep, data
-    return (play_walk if seed % 3 == 2 else play_story), data
+    play = play_walk if seed % 3 == 2 else play_story
+    placement = Placement.CHILD if seed % CHILD_EVERY == CHILD_EVERY - 1 else Placement.IN_PROCESS
+    return partial(play, placement=placement), data
 
 
 def simplify(play: Play, data: bytes) -> bytes:
@@ -118,8 +126,11 @@ def child(first: int, last: int, seconds: float, repeat: int) -> int:
             plain = simplify(play, data)
             with contextlib.suppress(Exception):
                 play(plain, Counter())
-            told = walk.make_walk(Choices(plain)) if play is play_walk else story.make_story(Choices(plain))
-            print(json.dumps({"failed": seed, "error": f"{error!r}", "story": str(told), "met": met}), flush=True)
+            walks = isinstance(play, partial) and play.func is play_walk
+            told = str(walk.make_walk(Choices(plain)) if walks else story.make_story(Choices(plain)))
+            if isinstance(play, partial) and play.keywords["placement"] is Placement.CHILD:
+                told = told.replace(Placement.IN_PROCESS, Placement.CHILD, 1)
+            print(json.dumps({"failed": seed, "error": f"{error!r}", "story": told, "met": met}), flush=True)
             return 1
         if seed % MACHINE_EVERY == MACHINE_EVERY - 1:
             before = TransportMachine.steps
@@ -163,7 +174,8 @@ def main() -> int:
         for name, count in sorted(met.items()):
             print(f"{count:>12,}  {name}")
     detail = (
-        f"seeds {first} to {seed - 1}, {met['stories']} runtimes, {met['load made']} transports, "
+        f"seeds {first} to {seed - 1}, {met['stories']} runtimes, {met['load made']} transports "
+        f"({met['executions child']} of both with plugins in processes of their own), "
         f"{met['state running']} plugins that ran, {met['state abandoned']} abandoned, "
         f"{met['steps of the hypothesis machine']} steps of the hypothesis machine"
     )

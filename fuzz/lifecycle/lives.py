@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fuzz.lifecycle.puppet import Does, Part, Works
+from supervm_rt.trust.policy import Placement
 
 _ENDED = "(?:unloaded|abandoned)"
 _UNSTARTED = "(?:loading (?:loaded (?:initialising (?:initialised )?)?)?)?" + _ENDED
@@ -21,6 +22,8 @@ CALLS_BESIDE_START = re.compile(f"{_BEFORE_INIT}Dd|CcMmFfIi(?:SsTt|STst|STts|Tt)
 """The same where plugin_start waits for plugin_stop, which is called when start is overdue."""
 CALLS_WITHOUT_INIT = re.compile(f"{_BEFORE_INIT}(?:Ii)?Dd")
 """The same where plugin_init fails."""
+CALLS_IN_CHILD = "(?:C|Cc|CcM|CcMm|CcMmF|CcMmFf|%s)?"
+"""The calls of one life in a process of its own, which ends without destructors, and while it is loaded wherever it is."""
 CALLS_ABANDONED = re.compile("C?M?F?I?S?T?D?")
 """The calls of one life that was given up, without what returned: each at most once, in this order."""
 
@@ -36,14 +39,16 @@ class Life:
     """What the reported failure says."""
 
 
-def check_lives(states: list[str], lives: list[str], part: Part) -> str | None:
+def check_lives(states: list[str], lives: list[str], part: Part, placement: Placement = Placement.IN_PROCESS) -> str | None:
     """What no plugin may ever show, however it was interrupted; None where all is well."""
     if not STATES.fullmatch(" ".join(states)):
         return f"states {states}"
-    given_up = "abandoned" in states
+    given_up = "abandoned" in states or (placement is Placement.CHILD and part.hangs)
     for life in lives:
         pattern = CALLS_BESIDE_START if part.start is Does.WAITS else CALLS_WITH_INIT
         pattern = CALLS_WITHOUT_INIT if part.init is Does.FAILS else pattern
+        if placement is Placement.CHILD:
+            pattern = re.compile(CALLS_IN_CHILD % pattern.pattern.replace("Dd", ""))
         if pattern.fullmatch(life):
             continue
         entered = "".join(letter for letter in life if letter.isupper())
@@ -52,8 +57,24 @@ def check_lives(states: list[str], lives: list[str], part: Part) -> str | None:
     return None
 
 
-def uninterrupted(part: Part) -> Life:
+def uninterrupted(part: Part, placement: Placement = Placement.IN_PROCESS) -> Life:
     """How its life goes."""
+    return _in_process(part) if placement is Placement.IN_PROCESS else _in_child(part)
+
+
+def _in_child(part: Part) -> Life:
+    """As in process, but that a process that does not come to its end is ended, and that destructors do not run."""
+    if Does.HANGS in {part.constructor, part.manifest}:
+        return _life("loading unloaded", None, "did not return within")
+    if part.init is Does.HANGS:
+        return _life("loading loaded initialising unloaded", None, "did not return within")
+    tame = {Works.STAYS: Works.NOT, Works.KEEPS_A_RESERVATION: Works.NOT}
+    life = _in_process(replace(part, destructor=Does.WELL, works=tame.get(part.works, part.works)))
+    states = life.states.pattern.replace("stopping abandoned", "stopping stopped unloaded").replace("abandoned", "unloaded")
+    return _life(states, None if life.calls is None else life.calls.pattern.replace("Dd", ""), life.failure)
+
+
+def _in_process(part: Part) -> Life:
     begun = "loading loaded initialising initialised starting "
     good = begun + "running stopping stopped unloaded"
     if part.broken:

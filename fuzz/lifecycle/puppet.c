@@ -1,10 +1,15 @@
 /* A plugin that does in each call what a block of memory says, and notes there what was called. The block belongs to whoever made
- * the library: its address stands in the library's bytes. */
+ * the library: its address stands in the library's bytes. In a process of its own the behaviour itself stands there, and what is
+ * noted goes into files of its storage: "notes", "published", and "hanging", which is locked while a call hangs. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <supervm/supervm.h>
 
@@ -22,14 +27,17 @@ struct control {
     char notes[NOTES];          /* Each call's letter, small when it returns. */
 };
 
-static volatile uint64_t address = 0x53564d2d50555050; /* Replaced in the file. */
+static volatile uint64_t address = 0x53564d2d50555050; /* Replaced in the file; 0: in a process of its own. */
+static volatile uint64_t behaviour_here = 0x53564d2d48455245; /* Likewise: the first eight bytes of the block. */
+static struct control own;
+static int notes_file = -1, published_file = -1;
 static const struct supervm_host_vtable *host;
 static const struct supervm_block_sink_1 *sink;
 static pthread_t thread;
 static int has_thread;
 static atomic_int stopping;
 
-static struct control *control(void) { return (struct control *)(uintptr_t)address; }
+static struct control *control(void) { return address ? (struct control *)(uintptr_t)address : &own; }
 static void rest(void) { nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL); }
 
 static void note(char letter)
@@ -37,6 +45,29 @@ static void note(char letter)
     uint32_t place = atomic_fetch_add(&control()->noted, 1);
     if (place < NOTES)
         control()->notes[place] = letter;
+    if (notes_file >= 0 && write(notes_file, &letter, 1) != 1)
+        abort();
+}
+
+static void open_files(void)
+{
+    uint64_t behaviour = behaviour_here, published = 0;
+    if (address)
+        return;
+    memcpy(&own, &behaviour, sizeof behaviour);
+    notes_file = open("notes", O_CREAT | O_WRONLY | O_APPEND, 0600);
+    published_file = open("published", O_CREAT | O_RDWR, 0600);
+    if (notes_file < 0 || published_file < 0 || pread(published_file, &published, sizeof published, 0) < 0)
+        abort();
+    own.published = published;
+}
+
+static int lock_hanging(void)
+{
+    int file = address ? -1 : open("hanging", O_CREAT | O_RDWR, 0600);
+    if (file >= 0 && flock(file, LOCK_SH) != 0)
+        abort();
+    return file;
 }
 
 /* Answers the code, if it is to fail. */
@@ -46,10 +77,13 @@ static int act(char letter, uint8_t behaviour, int code)
     if (behaviour == IS_SLOW)
         rest();
     if (behaviour == WAITS_FOR_STOP || behaviour == HANGS) {
+        int file = lock_hanging();
         atomic_fetch_add(&control()->hanging, 1);
         while (!atomic_load(&control()->released) && !(behaviour == WAITS_FOR_STOP && atomic_load(&stopping)))
             rest();
         atomic_fetch_sub(&control()->hanging, 1);
+        if (file >= 0)
+            close(file);
     }
     note((char)(letter | 0x20));
     return behaviour == FAILS ? code : 0;
@@ -66,8 +100,11 @@ static int publish(void)
         .time = SUPERVM_TIME_UNKNOWN, .hash = hash, .hash_length = 32, .parent = parent, .parent_length = 32, .weight = weight,
         .position = (const uint8_t *)&height, .position_length = sizeof height, .payload = hash, .payload_length = sizeof hash};
     int answer = sink->publish(sink->host, &block);
-    if (answer == SUPERVM_OK)
+    if (answer == SUPERVM_OK) {
         atomic_store(&control()->published, height);
+        if (published_file >= 0 && pwrite(published_file, &height, sizeof height, 0) != sizeof height)
+            abort();
+    }
     return answer;
 }
 
@@ -109,7 +146,11 @@ static void *work(void *unused)
     return NULL;
 }
 
-__attribute__((constructor)) static void construct(void) { act('C', control()->constructor, 0); }
+__attribute__((constructor)) static void construct(void)
+{
+    open_files();
+    act('C', control()->constructor, 0);
+}
 __attribute__((destructor)) static void destroy(void) { act('D', control()->destructor, 0); }
 
 SUPERVM_EXPORT const char *plugin_get_manifest_json(void)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import fcntl
 import functools
 import mmap
 import subprocess
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import supervm_rt
+from supervm_rt.trust.policy import Placement
 
 SOURCE = Path(__file__).parent / "puppet.c"
-PLACEHOLDER = 0x53564D2D50555050
+PLACEHOLDERS = (0x53564D2D50555050, 0x53564D2D48455245)
+"""Of the control block's address, and of what it says to a plugin in a process of its own."""
 BLOCKS = 20
 """How many a worker that publishes sends in one life."""
 NOTES = 4096
@@ -67,6 +70,10 @@ class Part:
     broken: bool = False
     """Half of the library is missing."""
 
+    def may_leave(self, placement: Placement) -> bool:
+        """Whether it may leave something behind that cannot be taken away: with a process of its own all of it goes."""
+        return placement is Placement.IN_PROCESS and self.may_be_abandoned
+
     @property
     def hangs(self) -> bool:
         """Whether a call does not return by itself."""
@@ -113,11 +120,13 @@ def _never_freed(length: int) -> int:
 class Puppet:
     """One plugin. The control block must outlive its library; who abandons it keeps it.
 
+    ``storage``: that of a plugin in a process of its own; None: it is in this one.
     ``lasting``: it outlives Python too, for a library that is still mapped, and whose destructor runs, when the process ends.
     """
 
-    def __init__(self, part: Part, *, lasting: bool = False) -> None:
+    def __init__(self, part: Part, *, lasting: bool = False, storage: Path | None = None) -> None:
         self.part = part
+        self._storage = storage
         values = {call: int(getattr(part, call)) for call in CALLS} | {"worker": int(part.works), "early": part.early}
         self.control = Control.from_address(_never_freed(ctypes.sizeof(Control))) if lasting else Control()
         for name, value in values.items():
@@ -126,10 +135,12 @@ class Puppet:
     def code(self) -> bytes:
         """The library, made for this plugin alone."""
         code = library()
-        placeholder = PLACEHOLDER.to_bytes(8, "little")
-        if code.count(placeholder) != 1:
-            raise AssertionError("the library does not hold its placeholder once")
-        code = code.replace(placeholder, ctypes.addressof(self.control).to_bytes(8, "little"))
+        address = ctypes.addressof(self.control) if self._storage is None else 0
+        for placeholder, value in zip(PLACEHOLDERS, (address.to_bytes(8, "little"), bytes(self.control)[:8]), strict=True):
+            written = placeholder.to_bytes(8, "little")
+            if code.count(written) != 1:
+                raise AssertionError("the library does not hold its placeholder once")
+            code = code.replace(written, value)
         return code[: len(code) // 2] if self.part.broken else code
 
     def folder(self, where: Path) -> Path:
@@ -144,7 +155,8 @@ class Puppet:
             "capabilities": "[block_stream]",
             "binary": "./plugin.so",
             "restart": "never",
-            "security": "{sandbox: false}",
+            "security": "{sandbox: false}" if self._storage is None else "{sandbox: true}",
+            "resources": "{}" if self._storage is None else "{storage: 1MiB}",
         }
         (where / "plugin.yaml").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
         return where
@@ -152,18 +164,36 @@ class Puppet:
     @property
     def lives(self) -> list[str]:
         """What was called, life by life: each call's letter, small where it returned."""
-        noted = self.control.notes[: min(self.control.noted, NOTES)].decode()
+        if self._storage is None:
+            noted = self.control.notes[: min(self.control.noted, NOTES)].decode()
+        else:
+            noted = self._kept("notes").decode()
         return [f"C{life}" for life in noted.split("C")[1:]]
 
     @property
     def hanging(self) -> bool:
         """Whether a call does not return at present."""
-        return bool(self.control.hanging)
+        if self._storage is None:
+            return bool(self.control.hanging)
+        try:
+            with (self._storage / "hanging").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
 
     @property
     def published(self) -> int:
         """Blocks that the host took, over all lives."""
-        return int(self.control.published)
+        return int(self.control.published) if self._storage is None else int.from_bytes(self._kept("published"), "little")
+
+    def _kept(self, name: str) -> bytes:
+        """What is in a file of its storage."""
+        assert self._storage is not None
+        path = self._storage / name
+        return path.read_bytes() if path.exists() else b""
 
     def release(self) -> None:
         """Lets everything that hangs go on."""

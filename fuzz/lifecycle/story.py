@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import gc
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import trio
 import trio.testing
@@ -41,6 +43,11 @@ from supervm_rt import (
     Runtime,
     RuntimeConfig,
 )
+from supervm_rt.transports.native.child import storage
+from supervm_rt.transports.native.child import transport as child_transport
+from supervm_rt.transports.native.child.cgroups import PREFIX
+from supervm_rt.transports.native.child.host import machine, program
+from supervm_rt.trust.policy import Placement
 
 LENGTH = 32
 """Bytes that a story is made of."""
@@ -109,11 +116,13 @@ class Story:
     interruption: Interruption = Interruption.NOT
     at: int = 0
     """At which step of any task, counted from 1."""
+    placement: Placement = Placement.IN_PROCESS
+    """Of each plugin."""
 
     def __str__(self) -> str:
         parts = "".join(f"\n  plugin {index}: {part}" for index, part in enumerate(self.parts))
         interruption = f"{self.interruption} at step {self.at}" if self.at else "nothing interrupts"
-        return f"restart {self.restart}; {self.ending}; {interruption}{parts}"
+        return f"{self.placement}; restart {self.restart}; {self.ending}; {interruption}{parts}"
 
 
 class _Outside(Exception):
@@ -145,7 +154,11 @@ class _Play:
     def __init__(self, story: Story, folder: Path) -> None:
         self.story = story
         self.store = folder / "store.db"
-        self.puppets = [Puppet(part) for part in story.parts]
+        within = story.placement is Placement.IN_PROCESS
+        self.puppets = [
+            Puppet(part, storage=None if within else folder / "store.db.plugins" / f"plugin-{index}")
+            for index, part in enumerate(story.parts)
+        ]
         self.configs = [
             PluginConfig(path=puppet.folder(folder / f"plugin-{index}"), name=f"plugin-{index}", chain=f"chain-{index}")
             for index, puppet in enumerate(self.puppets)
@@ -330,6 +343,8 @@ def _hanging(part: Part, choices: Choices) -> Part:
 def play(story: Story, met: Counter[str] | None = None) -> int:
     """Plays a story and compares; counts in ``met`` what happened. Returns the number of steps. Raises Divergence."""
     folder = Path(tempfile.mkdtemp(prefix="supervm-lifecycle-", dir=MEMORY if MEMORY.is_dir() else None))
+    if story.placement is Placement.CHILD:
+        warm()
     before = holdings()
     usual = tempfile.tempdir
     (folder / "tmp").mkdir()
@@ -337,7 +352,7 @@ def play(story: Story, met: Counter[str] | None = None) -> int:
     try:
         played = _Play(story, folder)
         try:
-            with quiet():
+            with quiet(), observable():
                 played.run()
                 _check(played, folder, before)
         except Divergence:
@@ -350,6 +365,31 @@ def play(story: Story, met: Counter[str] | None = None) -> int:
     finally:
         tempfile.tempdir = usual
         shutil.rmtree(folder)
+
+
+def warm() -> None:
+    """What a process finds out, and keeps, with its first child."""
+    machine()
+    for name in ("supervm-runner", "supervm-launch"):
+        program(name)
+
+
+@contextlib.contextmanager
+def observable() -> Iterator[None]:
+    """What a plugin notes lies in its storage, where it is seen while it lives; the kernel is not on the story's clock."""
+    with (
+        mock.patch.object(storage, "images_work", return_value=False),
+        mock.patch.object(child_transport, "END_SECONDS", 10_000 * DEADLINE),
+    ):
+        yield
+
+
+def groups() -> list[str]:
+    """The control groups of this process's children."""
+    bases = machine().bases
+    return (
+        [] if bases is None else [str(path) for base in bases.folders.values() for path in base.glob(f"{PREFIX}{os.getpid()}-*")]
+    )
 
 
 def _count(played: _Play, met: Counter[str]) -> None:
@@ -367,18 +407,20 @@ def _check(played: _Play, folder: Path, before: Holdings) -> None:
     states = [played.states(index) for index in range(len(played.puppets))]
     abandoned = [index for index, lived in enumerate(states) if "abandoned" in lived]
     for index in abandoned:
-        if not played.puppets[index].part.may_be_abandoned:
+        if not played.puppets[index].part.may_leave(played.story.placement):
             reasons = [event.message for event in played.events if event.kind is EventKind.PLUGIN_ABANDONED]
             raise Divergence(f"plugin {index} was abandoned: {reasons}")
     for index, puppet in enumerate(played.puppets):
-        problem = check_lives(states[index], puppet.lives, puppet.part) or _check_whole(played, index, states[index])
+        problem = check_lives(states[index], puppet.lives, puppet.part, played.story.placement) or _check_whole(
+            played, index, states[index]
+        )
         if problem:
             raise Divergence(f"plugin {index}: {problem}; {states[index]}, {puppet.lives}")
         if index not in abandoned:
             _check_store(played, index)
     _check_left(played, abandoned, before)
     found = {path.name for path in folder.iterdir()} - {config.name for config in played.configs}
-    if not found <= {"store.db", "store.db.lock", "tmp"} or list((folder / "tmp").iterdir()):
+    if not found <= {"store.db", "store.db.lock", "store.db.plugins", "tmp"} or list((folder / "tmp").iterdir()):
         raise Divergence(f"files are left: {sorted(found)}, {list((folder / 'tmp').iterdir())}")
 
 
@@ -390,7 +432,7 @@ def _check_whole(played: _Play, index: int, states: list[str]) -> str | None:
     if story.interruption not in {Interruption.NOT, Interruption.STOP} or (story.interruption is Interruption.STOP and not index):
         return None
     again = story.ending is Ending.AGAIN and index == 0
-    life = uninterrupted(part)
+    life = uninterrupted(part, story.placement)
     failures = [
         event.message for event in played.events if event.kind is EventKind.PLUGIN_FAILED and event.plugin == f"plugin-{index}"
     ]
@@ -433,7 +475,7 @@ def _check_left(played: _Play, abandoned: list[int], before: Holdings) -> None:
     for puppet in played.puppets:
         puppet.release()
     if not abandoned:
-        left = left_since(before)
+        left = left_since(before) or ", ".join(groups() if played.story.placement is Placement.CHILD else [])
         if left:
             raise Divergence(f"left behind: {left}")
         return

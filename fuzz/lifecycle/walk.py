@@ -4,22 +4,30 @@ other gives LifecycleError and changes nothing; the plugin was called in order, 
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import trio
 
 from fuzz.lifecycle.leftovers import Holdings, holdings, left_since
 from fuzz.lifecycle.lives import check_lives
 from fuzz.lifecycle.puppet import Does, Part, Puppet, Works
-from fuzz.lifecycle.story import DEADLINE, Divergence, keep, quiet
+from fuzz.lifecycle.story import DEADLINE, MEMORY, Divergence, keep, observable, quiet, warm
 from fuzz.reorgs.choices import Choices
 from supervm_rt import Deadlines
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import LifecycleError, LoadError
-from supervm_rt.model.manifest import Capability
+from supervm_rt.model.manifest import Capability, Resources, Security
+from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
+from supervm_rt.trust.policy import Placement
 
+NativeTransport = InProcessTransport | ChildTransport
 IN_ORDER = ("load", "grant", "init", "start", "receive_rest", "stop", "receive_rest", "unload")
 LENGTH = 64
 """Bytes that a walk is made of."""
@@ -31,6 +39,7 @@ class Expected:
     """Where the transport is, by its contract."""
 
     part: Part
+    placement: Placement = Placement.IN_PROCESS
     begun: bool = False
     loaded: bool = False
     known: bool = False
@@ -42,6 +51,8 @@ class Expected:
     ended: bool = False
     unloaded: bool = False
     abandoned: bool = False
+    cut: bool = False
+    """It may have ended within a call."""
 
     def legal(self, call: str) -> bool:
         """Whether this call may be made now."""
@@ -51,9 +62,10 @@ class Expected:
             "grant": going and self.known and not self.granted,
             "init": going and self.granted and not self.init_called,
             "start": going and self.initialised and not self.started,
-            "receive_rest": self.loaded and not self.unloaded,
+            # The ring of a process that was given up goes with it.
+            "receive_rest": self.loaded and not self.unloaded and not (self.abandoned and self.placement is Placement.CHILD),
             "stop": going,
-            "unload": not self.abandoned,
+            "unload": not self.abandoned or self.placement is Placement.CHILD,
             "abandon": True,
         }[call]
 
@@ -83,11 +95,12 @@ class Expected:
             case "stop":
                 self.ended = True
             case "unload":
+                self.cut = self.cut or (self.placement is Placement.CHILD and not self.ended)
                 self.ended = True
                 self.unloaded = not failed
-                self.abandoned = failed
+                self.abandoned = failed or self.abandoned
             case "abandon":
-                self.ended = True
+                self.ended = self.cut = True
                 self.abandoned = self.abandoned or (self.begun and not self.unloaded)
 
 
@@ -105,10 +118,11 @@ class Walk:
 
     part: Part
     steps: tuple[Step, ...]
+    placement: Placement = Placement.IN_PROCESS
 
     def __str__(self) -> str:
         steps = " ".join(f"{step.call}{f'/{step.cancelled_at}' if step.cancelled_at else ''}" for step in self.steps)
-        return f"{self.part}: {steps}"
+        return f"{self.placement}; {self.part}: {steps}"
 
 
 @dataclass(eq=False)
@@ -158,11 +172,19 @@ def make_walk(choices: Choices) -> Walk:
 class Walker:
     """One transport and its model, call by call. Use it inside a Trio loop; ``check`` outside."""
 
-    def __init__(self, part: Part) -> None:
-        self.puppet = Puppet(part)
+    def __init__(self, part: Part, storage: Path | None = None) -> None:
+        """``storage``: of a plugin in a process of its own; None: it is in this one."""
+        self._placement = Placement.IN_PROCESS if storage is None else Placement.CHILD
+        self.puppet = Puppet(part, storage=storage)
         self.met: Counter[str] = Counter()
-        self._expected = Expected(part)
-        self._transport = InProcessTransport(
+        self._expected = Expected(part, self._placement)
+        make: Callable[..., NativeTransport] = InProcessTransport
+        if storage is not None:
+            resources = Resources(storage=1 << 20)
+            make = partial(
+                ChildTransport, security=Security(), folder=storage, read_paths={}, resources=resources, storage=storage
+            )
+        self._transport = make(
             SealedLibrary(self.puppet.code()),
             name="walk",
             generation=1,
@@ -185,11 +207,11 @@ class Walker:
         """What was called, and that nothing is left. Raises Divergence."""
         part, abandoned = self.puppet.part, self._expected.abandoned
         for life in self.puppet.lives:
-            states = ["loading", "abandoned"] if abandoned else []
-            problem = check_lives(states, [life], part)
+            states = ["loading", "abandoned"] if abandoned or self._expected.cut else []
+            problem = check_lives(states, [life], part, self._placement)
             # Who leaves out stop leaves out plugin_stop.
-            unstopped = life.replace("Dd", "TtDd") if "I" in life and "T" not in life else life
-            if problem and check_lives(states, [unstopped], part):
+            unstopped = f"{life.removesuffix('Dd')}Tt{'Dd' * life.endswith('Dd')}" if "I" in life and "T" not in life else life
+            if problem and check_lives(states, [unstopped], part, self._placement):
                 raise Divergence(problem)
         if abandoned:
             keep(self.puppet)
@@ -202,22 +224,29 @@ class Walker:
 
 def walk(walk_: Walk) -> Counter[str]:
     """Goes through it and compares. Returns what was met. Raises Divergence."""
+    in_child = walk_.placement is Placement.CHILD
+    if in_child:
+        warm()
     before = holdings()
+    folder = Path(tempfile.mkdtemp(prefix="supervm-walk-", dir=MEMORY if MEMORY.is_dir() else None))
 
     async def main() -> Walker:
-        walker = Walker(walk_.part)
+        walker = Walker(walk_.part, folder / "storage" if in_child else None)
         for step in walk_.steps:
             await walker.step(step)
         await walker.finish()
         return walker
 
-    with quiet():
-        walker = trio.run(main)
-    walker.check(before)
+    try:
+        with quiet(), observable():
+            walker = trio.run(main)
+        walker.check(before)
+    finally:
+        shutil.rmtree(folder)
     return walker.met
 
 
-async def _step(transport: InProcessTransport, expected: Expected, step: Step, met: Counter[str]) -> None:
+async def _step(transport: NativeTransport, expected: Expected, step: Step, met: Counter[str]) -> None:
     legal = expected.legal(step.call)
     failure: Exception | None = None
     with trio.CancelScope() as scope:
@@ -245,7 +274,7 @@ async def _step(transport: InProcessTransport, expected: Expected, step: Step, m
     expected.took(step.call, completed=completed, failed=failure is not None)
 
 
-async def _call(transport: InProcessTransport, call: str) -> None:
+async def _call(transport: NativeTransport, call: str) -> None:
     match call:
         case "grant":
             transport.grant(capabilities=frozenset({Capability.BLOCK_STREAM}), configuration=b"{}", position=None)

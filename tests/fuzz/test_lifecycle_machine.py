@@ -28,7 +28,9 @@ from fuzz.reorgs.choices import Choices
 from supervm_rt import RestartPolicy
 from supervm_rt._abi import SLOT_COUNT, slots_in_use
 from supervm_rt.runtime.lifecycle import TRANSITIONS, PluginState
+from supervm_rt.transports.native.child.transport import ChildTransport
 from supervm_rt.transports.native.in_process import InProcessTransport
+from supervm_rt.trust.policy import Placement
 
 ROOT = Path(__file__).parents[2]
 STATES = ("registered", "loading", "loaded", "initialising", "starting", "running", "stopping", "stopped")
@@ -77,6 +79,55 @@ def test_every_failure_is_named_and_cleaned_up() -> None:
         if not part.may_be_abandoned:
             play(Story((part, Part()), ending=Ending.AGAIN))
             play(Story((part,), restart=RestartPolicy.ON_FAILURE))
+
+
+@pytest.mark.own_process
+@pytest.mark.unsanitized  # a sanitizer cannot run confined
+def test_every_failure_is_named_and_cleaned_up_in_a_process_of_its_own() -> None:
+    for part in (
+        Part(broken=True),
+        Part(manifest=Does.FAILS),
+        Part(init=Does.FAILS, early=3),
+        Part(start=Does.FAILS, stop=Does.FAILS),
+        Part(works=Works.GIVES_UP),
+        Part(works=Works.STAYS),
+        Part(works=Works.KEEPS_A_RESERVATION),
+        Part(constructor=Does.HANGS),
+        Part(manifest=Does.HANGS),
+        Part(init=Does.HANGS),
+        Part(start=Does.HANGS),
+        Part(start=Does.WAITS),
+        Part(stop=Does.HANGS),
+        Part(destructor=Does.HANGS),
+    ):
+        play(Story((part,), placement=Placement.CHILD))
+        if not part.hangs:
+            play(Story((part, Part()), ending=Ending.AGAIN, placement=Placement.CHILD))
+            play(Story((part,), restart=RestartPolicy.ON_FAILURE, placement=Placement.CHILD))
+
+
+@pytest.mark.own_process
+@pytest.mark.unsanitized  # a sanitizer cannot run confined
+def test_random_stories_and_walks_in_processes_of_their_own() -> None:
+    met: Counter[str] = Counter()
+    for seed in range(40):
+        source = random.Random(seed)
+        play(replace(make_story(Choices(source.randbytes(LENGTH))), placement=Placement.CHILD), met)
+        met += walk(replace(make_walk(Choices(source.randbytes(WALK_LENGTH))), placement=Placement.CHILD))
+    assert met["state unloaded"]
+    assert not met["state abandoned"]
+    assert met["load cancelled"]
+
+
+@pytest.mark.own_process
+@pytest.mark.unsanitized  # a sanitizer cannot run confined
+def test_a_process_that_is_not_stopped_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(self: ChildTransport) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(ChildTransport, "stop", forget)
+    with pytest.raises(Divergence, match=r"calls CcMmFfIi"):
+        play(Story((Part(works=Works.NOT),), placement=Placement.CHILD))
 
 
 @pytest.mark.own_process

@@ -25,6 +25,19 @@ def as_user(user: int) -> list[str]:
     return [*words, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
 
 
+def without_namespaces(folder: Path) -> list[str]:
+    """The words before a command that is to run where nobody can make a user namespace, and bubblewrap cannot work.
+
+    ``folder``: empty, to be the root of root's; an ordinary user comes there by a sandbox that allows no further one.
+    """
+    if os.geteuid() != 0:
+        user = str(ORDINARY_USER)
+        return ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", user, "--gid", user, "--disable-userns"]
+    # The kernel makes no user namespace for who is in a chroot.
+    enter = 'mount --rbind / "$1" && exec chroot "$@"'
+    return ["unshare", "--mount", "sh", "-c", enter, "sh", str(folder), "sh", "-c", f'cd "{ROOT}" && exec "$@"', "sh"]
+
+
 def users() -> list[int]:
     """As whom each attack is tried: root where the tests are root, and an ordinary user."""
     return [0, ORDINARY_USER] if os.geteuid() == 0 else [os.geteuid()]
@@ -78,11 +91,22 @@ def observe(
     initialise: float = 60,
     settle: float = 0.2,
     prefix: Sequence[str] = (),
+    level: str = "dev",
 ) -> dict[str, Any]:
     """Runs the acts in a node of its own, as this user. See host_process. ``seconds``: how long a plugin may take to
-    stop; ``settle``: how long it is watched once it was started."""
-    command = [*as_user(user), *prefix, sys.executable, "-m", "tests.sandbox.host_process"]
-    command += [str(folder), str(work / "store.db"), json.dumps(settings), str(seconds), str(initialise), str(settle), *acts]
+    stop; ``settle``: how long it is watched once it was started; ``level``: of the policy, which takes every plugin for a
+    verified one; ``prefix``: words before the command."""
+    command = [*prefix, *as_user(user), sys.executable, "-m", "tests.sandbox.host_process"]
+    command += [
+        str(folder),
+        str(work / "store.db"),
+        json.dumps(settings),
+        str(seconds),
+        str(initialise),
+        str(settle),
+        level,
+        *acts,
+    ]
     environment = {**os.environ, "HOME": str(work)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr

@@ -45,6 +45,7 @@ EXPECTED: dict[str, int | str] = {
     "signal_all": errno.EPERM,
     "new_namespace": FORBIDDEN,
     "clone_namespace": errno.EPERM,
+    "clone_own_files": errno.EPERM,
     "clone_3": errno.ENOSYS,
     "load_bpf": FORBIDDEN,
     "set_up_uring": FORBIDDEN,

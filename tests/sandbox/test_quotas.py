@@ -22,7 +22,7 @@ from supervm_rt.transports.native.child.storage import (
     make_image,
     measure,
 )
-from tests.sandbox.support import make_attacker, observe, users
+from tests.sandbox.support import make_attacker, observe, users, without_namespaces
 
 USER = os.geteuid()
 
@@ -131,6 +131,34 @@ def test_what_is_hidden_in_storage_is_the_fault_of_who_hid_it(work: Path, user: 
     assert seen["log"] == ["bury_storage answered 0"]
     assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
     assert user == 0 or "cannot be measured" in seen["failures"][0]
+
+
+@pytest.mark.parametrize(
+    ("act", "says"), [("write_unlinked", "its storage holds"), ("write_mapped", "without a name that is only mapped")]
+)
+def test_files_without_a_name_count_too(act: str, says: str, work: Path, user: int, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 4MiB}")
+    seen = observe(folder, work, [act], {}, user=user, settle=2.5)["acts"][act]
+    assert seen["log"] == [f"{act} answered {errno.ENOSPC if user == 0 else 0}"]
+    assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
+    assert user == 0 or says in seen["failures"][0]
+
+
+def test_files_without_a_name_count_in_degraded_mode_too(work: Path, user: int, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 4MiB}")
+    (tmp_path / "root").mkdir()
+    if user == 0:
+        closed = observe(folder, work, ["write_storage"], {}, user=user, prefix=without_namespaces(tmp_path / "root"))
+        assert f"and {work} is closed to others" in closed["acts"]["write_storage"]["failures"][0]
+        work.chmod(0o711)
+    acts = ["write_unlinked", "write_mapped", "write_many", "write_storage"]
+    seen = observe(folder, work, acts, {}, user=user, settle=2.5, prefix=without_namespaces(tmp_path / "root"))
+    assert seen["degraded"] is True
+    for act in acts[:3]:
+        assert seen["acts"][act]["causes"] == ["quota"], seen["acts"][act]
+        assert seen["acts"][act]["confined"]["quotas"]["storage"] == "polling"
+    assert seen["acts"]["write_storage"]["log"] == ["write_storage answered 100"]
+    assert seen["acts"]["write_storage"]["failures"] == []
 
 
 def test_memory_beyond_the_quota_is_refused_or_ends_it(work: Path, user: int, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -119,6 +120,26 @@ def test_a_call_that_is_cancelled_leaves_nothing(library: bytes, cancelled: str)
                 break
             await call(it, name)()
         await it.unload()
+        assert descriptors() == before
+
+    trio.run(main)
+
+
+def test_one_that_is_given_up_is_reaped_some_day(library: bytes) -> None:
+    """It may still run for a moment, and nobody warns of it."""
+
+    async def main() -> None:
+        before = descriptors()
+        for _ in range(3):
+            it = transport(library)
+            for name in ("load", "grant", "init", "start"):
+                await call(it, name)()
+            it.abandon()
+            del it
+            gc.collect()
+        again = transport(library)
+        await again.load()
+        await again.unload()
         assert descriptors() == before
 
     trio.run(main)

@@ -98,3 +98,25 @@ def test_one_that_asks_for_none_can_be_given_one() -> None:
 @pytest.mark.parametrize("wanted", [None, *Placement])
 def test_other_levels_never_run_code_in_the_host(level: PolicyLevel, wanted: Placement | None) -> None:
     assert Policy(level).placement(MANIFEST, wanted) is Placement.CHILD
+
+
+class Verified(Policy):
+    """Every plugin was verified."""
+
+    def _is_verified(self, manifest: Manifest, binary_sha256: bytes) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("level", [PolicyLevel.PERMISSIVE, PolicyLevel.STRICT])
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_what_was_verified_runs_in_a_sandbox_and_nowhere_else(level: PolicyLevel, sandbox: bool) -> None:
+    manifest = replace(MANIFEST, security=Security(sandbox=sandbox), signature="sha256:00")
+    for wanted in (None, Placement.CHILD):
+        decision = Verified(level).decide(manifest, b"\x01" * 32, wanted)
+        assert decision.allowed
+        assert decision.placement is Placement.CHILD
+        assert decision.warnings == ()
+        assert f"policy {level} loads plugins that were verified" in decision.reason
+    refused = Verified(level).decide(manifest, b"\x01" * 32, Placement.IN_PROCESS)
+    assert not refused.allowed
+    assert "process" in refused.reason

@@ -10,6 +10,7 @@
 #include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -170,6 +171,16 @@ static int clone_namespace(const struct aim *aim)
     if (child == 0) _exit(0);
     return said(child);
 }
+/* A thread with a table of descriptors of its own, which nobody who looks at its process sees. */
+static int quit(void *unused) { (void)unused; return 0; }
+static int clone_own_files(const struct aim *aim)
+{
+    (void)aim;
+    static char stack[1 << 16] __attribute__((aligned(16)));
+    int answer = said(clone(quit, stack + sizeof stack, CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, NULL));
+    if (answer == 0) nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); /* The stack is its own until it has ended. */
+    return answer;
+}
 static int clone_3(const struct aim *aim)
 {
     (void)aim;
@@ -293,6 +304,23 @@ static int write_many(const struct aim *aim)
     }
     return 0;
 }
+/* Files that nobody finds by a name: kept open, or only mapped. */
+static int write_unnamed(int mapped)
+{
+    static char part[1 << 20];
+    for (int i = 0; i < 12; i++) {
+        int fd = open("gone", O_CREAT | O_RDWR, 0600);
+        if (fd < 0 || unlink("gone") != 0) return errno;
+        for (int written = 0; written < 3; written++)
+            if (write(fd, part, sizeof part) <= 0) return errno;
+        if (!mapped) continue;
+        if (mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED) return errno;
+        close(fd);
+    }
+    return 0;
+}
+static int write_unlinked(const struct aim *aim) { (void)aim; return write_unnamed(0); }
+static int write_mapped(const struct aim *aim) { (void)aim; return write_unnamed(1); }
 /* So far down that no path names it. */
 static int bury_storage(const struct aim *aim)
 {
@@ -319,9 +347,9 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
     X(read_secret) X(list_secrets) X(write_beside) X(write_root) X(read_proc) X(read_device) X(read_library) X(fork_one)          \
     X(make_thread) X(execute) X(map_shared) X(map_growing) X(map_code) X(make_code) X(make_memfd) X(hog_memory)                   \
     X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
-    X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
+    X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_own_files) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
-    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
+    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(write_unlinked) X(write_mapped) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
     X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn) X(clear_death_signal) X(leave_session)
 
 static int attack(const char *name, const struct aim *aim)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import trio
 
 from supervm_rt._abi import NativePlugin, RingStatistics, SealedLibrary
-from supervm_rt.errors import HostError, LifecycleError, LoadError
+from supervm_rt.errors import LifecycleError, LoadError
 from supervm_rt.model.manifest import Capability
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.interface import CallOverdue, Received
 from supervm_rt.transports.native.calls import ForeignCall
+from supervm_rt.transports.native.life import NativeLife
 from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 from supervm_rt.trust.policy import Placement
 
@@ -24,11 +24,9 @@ T = TypeVar("T")
 
 MAX_FRAMES = 8_192
 MAX_MESSAGES = 1_024
-DEFAULT_HEARTBEAT = 30.0
-"""Seconds between two beats, told to a plugin that asks for the heartbeat and whose manifest names none."""
 
 
-class InProcessTransport:
+class InProcessTransport(NativeLife):
     """One life of one library in one slot of this process. See PluginTransport for the contract."""
 
     placement = Placement.IN_PROCESS
@@ -45,17 +43,16 @@ class InProcessTransport:
         deadlines: Deadlines,
         network: socket.socket | None = None,
     ) -> None:
-        """``library`` is closed once it is loaded. ``heartbeat``: seconds, from the manifest.
-
-        ``network``: the plugin's end of a Broker, closed once the library is loaded.
-        """
-        self._library = library
-        self._name = name
-        self._generation = generation
-        self._ring_bytes = ring_bytes
-        self._heartbeat = heartbeat
-        self._deadlines = deadlines
-        self._network = network
+        """See NativeLife."""
+        super().__init__(
+            library,
+            name=name,
+            generation=generation,
+            ring_bytes=ring_bytes,
+            heartbeat=heartbeat,
+            deadlines=deadlines,
+            network=network,
+        )
         self._plugin: NativePlugin | None = None
         self._constructed: NativePlugin | None = None
         """Set by the loading thread, before anybody waited for it."""
@@ -63,13 +60,7 @@ class InProcessTransport:
         self._loading: ForeignCall[NativePlugin] | None = None
         self._initialising: ForeignCall[int] | None = None
         self._starting: ForeignCall[int] | None = None
-        self._start_begun = 0.0
         self._calls: list[ForeignCall[Any]] = []
-        self._next = "load"
-        """The one call of load, grant, init and start that may come next; none of them where it is empty."""
-        self._ended = False
-        """It was stopped, unloaded or given up."""
-        self._shutdown_told = False
         self._last_statistics: RingStatistics | None = None
 
     @property
@@ -77,15 +68,6 @@ class InProcessTransport:
         if self._plugin is None:
             raise LifecycleError(f"{self._name}: not loaded")
         return self._plugin
-
-    def _take(self, call: str) -> None:
-        """Takes the call that is next, so that none is made twice. Raises LifecycleError for any other, and changes nothing."""
-        if call != self._next or self._ended:
-            allowed = f"{self._next} is next" if self._next and not self._ended else "nothing can be begun any more"
-            raise LifecycleError(
-                f"{self._name}: {call} was called out of order ({allowed})", remedy="load, grant, init, start, stop"
-            )
-        self._next = ""
 
     def _call(self, function: Callable[[], T], what: str) -> ForeignCall[T]:
         call = ForeignCall(function, f"{self._name}: {what}")
@@ -120,10 +102,7 @@ class InProcessTransport:
         except (MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
                 raise host_error(self._name, "it cannot be loaded", error) from None
-            raise HostError(
-                f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
-                remedy="set a smaller ring, or raise the limits of this process",
-            ) from None
+            raise self._no_room(error) from None
         if self._network is not None:
             self._plugin.attach_network(self._network.fileno())
             self._network.close()
@@ -156,12 +135,6 @@ class InProcessTransport:
         self._starting = self._call(plugin.start, "plugin_start")
         self._check("plugin_start", await self._starting.wait(self._deadlines.start))
 
-    def _check(self, call: str, code: int) -> None:
-        if code != 0:
-            raise LifecycleError(
-                f"{self._name}: {call} answered {code}", remedy="see the plugin's log lines above and its documentation"
-            )
-
     async def receive(self) -> Received:
         """Waits for frames, messages or a request for shutdown."""
         plugin = self._loaded
@@ -180,17 +153,14 @@ class InProcessTransport:
     def receive_rest(self) -> Received:
         """What is there now."""
         plugin = self._loaded
-        shutdown = None
-        if not self._shutdown_told and plugin.shutdown_request is not None:
-            self._shutdown_told = True
-            shutdown = plugin.shutdown_request
         # Frames last: an error about the messages would lose them. A quarter of the ring at a time: the plugin writes on while a
         # batch is worked upon.
         messages = plugin.read_messages(MAX_MESSAGES)
-        return Received(frames=plugin.read(MAX_FRAMES, self._ring_bytes // 4), messages=messages, shutdown=shutdown)
-
-    def committed(self, position: bytes) -> None:
-        """Nothing to tell: the plugin is given its position when it is started."""
+        return Received(
+            frames=plugin.read(MAX_FRAMES, self._ring_bytes // 4),
+            messages=messages,
+            shutdown=self._news_of_shutdown(plugin.shutdown_request),
+        )
 
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the host, then plugin_stop where it was initialised. Raises CallOverdue.
@@ -198,9 +168,7 @@ class InProcessTransport:
         A plugin_start that is under way has its own deadline first.
         """
         plugin = self._loaded
-        if self._ended:
-            raise LifecycleError(f"{self._name}: stop was called out of order (it has ended)", remedy="stop once, before unload")
-        self._ended = True
+        self._take_stop()
         plugin.begin_stop()
         with trio.CancelScope(shield=True):
             begun = trio.current_time()
@@ -218,7 +186,7 @@ class InProcessTransport:
 
     async def unload(self) -> None:
         """Unmaps the library and frees its slot. Raises LifecycleError, CallOverdue: then it was abandoned."""
-        self._ended = True
+        self._over = True
         with trio.CancelScope(shield=True):
             await self._finish_loading()
             if self._plugin is not None and not self._plugin.closed:
@@ -246,7 +214,7 @@ class InProcessTransport:
 
     def abandon(self) -> None:
         """Gives the plugin up: thread, slot and mapping stay."""
-        self._ended = True
+        self._over = True
         # In this order: a load that returns just now sees the one, or is seen by the other.
         self._given_up = True
         plugin = self._plugin or self._constructed
@@ -258,14 +226,7 @@ class InProcessTransport:
         """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
         if self._plugin is None or self._starting is None:
             return None
-        if self._heartbeat is None and not self._plugin.heartbeat_asked:
-            return None
-        return max(time.monotonic_ns() - self._plugin.last_sign_of_life, 0) / 1e9
-
-    @property
-    def longest_silence(self) -> float:
-        """Seconds of silence that are allowed."""
-        return self._heartbeat if self._heartbeat is not None else DEFAULT_HEARTBEAT
+        return self._silence_since(self._plugin.last_sign_of_life, asked=self._plugin.heartbeat_asked)
 
     def statistics(self) -> RingStatistics | None:
         """Counters of the ring."""

@@ -79,13 +79,14 @@ def setup(
     plugin_by_descriptor: bool,
     network: bool,
     landlock_required: bool,
+    measured: bool,
     loading: bytes,
     running: bytes,
     paths: list[tuple[str, str]],
 ) -> bytes:
     """The first message. ``paths``: ("r" or "w", path)."""
     named = b"".join(f"{mode}{path}\0".encode("utf-8", "surrogateescape") for mode, path in paths)
-    flags = (1 if plugin_by_descriptor else 0) | (2 if landlock_required else 0) | (4 if network else 0)
+    flags = sum(1 << bit for bit, is_so in enumerate((plugin_by_descriptor, landlock_required, network, measured)) if is_so)
     fixed = SETUP.pack(
         ring_bytes,
         side_ring_bytes,

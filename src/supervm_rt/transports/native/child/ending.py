@@ -1,10 +1,11 @@
-"""Why a child ended, told from its status (clause L2)."""
+"""Why a child ended, or was never loaded: told from its status, and from what its runner said (clause L2)."""
 
 from __future__ import annotations
 
 import signal
 
-from supervm_rt.errors import ChildEnded
+from supervm_rt.errors import ChildEnded, HostError, LoadError
+from supervm_rt.transports.native.child.control import Fault
 
 _SHELL_SIGNALS = 128
 """bubblewrap reports a signal as a shell does: 128 and its number."""
@@ -35,4 +36,35 @@ def describe(plugin: str, status: int, last_line: str) -> ChildEnded:
     cause, what = _CAUSES.get(ended_by, ("crash", "it crashed") if ended_by in _CRASHES else ("killed", "a signal ended it"))
     return ChildEnded(
         f"{plugin}: {what} ({ended_by.name}){said}", cause=cause, remedy="see the plugin's log lines above; ask its author"
+    )
+
+
+def why_not_loaded(plugin: str, fault: int, said: bytes, *, confined: bool) -> HostError | LoadError:
+    """The error for what the runner said when loading went no further. ``confined``: before that it said that it is."""
+    text = "".join(each if each.isprintable() else " " for each in said.decode("utf-8", "replace"))[:512]
+    match fault:
+        case Fault.CONFINEMENT if not confined:
+            return HostError(
+                f"{plugin}: the sandbox cannot be put up ({text})", remedy="look at what this kernel offers and allows"
+            )
+        case Fault.CONFINEMENT:
+            return LoadError(
+                f"{plugin}: while it was loaded it kept the sandbox from being closed ({text})",
+                remedy="its constructors did what no plugin does; ask its author",
+            )
+        case Fault.MISSING_EXPORT:
+            return LoadError(
+                f"{plugin}: the library does not export {text}",
+                remedy="a plugin exports the five functions of supervm/plugin.h with C linkage and default visibility",
+            )
+        case Fault.MANIFEST_NULL:
+            return LoadError(f"{plugin}: plugin_get_manifest_json returned NULL", remedy="return the manifest as a JSON text")
+        case Fault.MANIFEST_LENGTH:
+            return LoadError(
+                f"{plugin}: plugin_get_manifest_json returned more than 1 MiB",
+                remedy="return the manifest only, with a NUL after it",
+            )
+    return LoadError(
+        f"{plugin}: the dynamic linker refuses the library: {text}",
+        remedy="look at what it needs with ldd; in a sandbox only the system's library folders are visible",
     )

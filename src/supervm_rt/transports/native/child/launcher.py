@@ -29,6 +29,10 @@ PROGRAM_PATH = "/plugin"
 ENTER_PATH = "/supervm-enter"
 SOCKET_PATH = "/supervm.sock"
 """What a program with runMode grpc finds in its sandbox: itself, what confines it, and the host."""
+STAGE = "/tmp"
+"""Where supervm-launch mounts, in its own namespace, what is to be read."""
+_killed: list[subprocess.Popen[bytes]] = []
+"""Processes that were given up before the kernel had ended them: somebody has to take their status."""
 _RESERVED = (RUNNER_PATH, PLUGIN_PATH, LINKER_CACHE, INSIDE, PROGRAM_PATH, ENTER_PATH, SOCKET_PATH)
 
 
@@ -50,6 +54,7 @@ class Child:
 
     def close(self) -> None:
         """Closes the descriptors."""
+        _killed[:] = [process for process in (*_killed, self.process) if process.poll() is None]
         self.control.close()
         for descriptor in (self.pidfd, *self.outputs):
             os.close(descriptor)

@@ -85,7 +85,8 @@ class Watch:
         if self.storage is not None and self.storage.way is Way.IMAGE:
             found += self._full()
         elif self.storage is not None:
-            breach = breach or await trio.to_thread.run_sync(excess, self.storage.path, self.resources.storage or 0)
+            it = (self.process, self._pidfd)
+            breach = breach or await trio.to_thread.run_sync(excess, self.storage.path, self.resources.storage or 0, it)
         return [each for each in found if self._is_news(each, now)], breach
 
     def _is_news(self, found: Exhausted, now: float) -> bool:

@@ -60,6 +60,7 @@ _VALUES = {
         }.items()
     },
     "CLONE_VM": 0x100,
+    "CLONE_FILES": 0x400,
     "CLONE_SIGHAND": 0x800,
     "CLONE_THREAD": 0x10000,
     "CLONE_NAMESPACES": _CLONE_NAMESPACES,

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from supervm_rt.errors import ConfigurationError
+from supervm_rt.transports.native.child.unnamed import unnamed_bytes
 
 INSIDE = "/storage"
 """Where a plugin finds it; also its working directory."""
@@ -208,10 +209,15 @@ def measure(folder: Path) -> tuple[int, int]:
     return size, entries
 
 
-def excess(folder: Path, most: int) -> str:
-    """What a storage of so many bytes holds that it may not, for a person; empty: nothing."""
+def excess(folder: Path, most: int, process: tuple[int, int] | None = None) -> str:
+    """What a storage of so many bytes holds that it may not, for a person; empty: nothing.
+
+    ``process``: number and pidfd of the one that may hold files of it which have no name any more.
+    """
     try:
         size, entries = measure(folder)
+        if process is not None:
+            size += unnamed_bytes(*process, folder)
     except OSError as error:
         return f"its storage holds what cannot be measured ({error.strerror})"
     if size > most:
@@ -232,6 +238,12 @@ def prepare(folder: Path, size: int, user: int | None, launch: tuple[str, ...] |
         make_image(image_of(folder), size)
         return Storage(Way.IMAGE, image_of(folder))
     make_folder(folder, user)
+    if launch is None and user is not None:
+        closed = next((parent for parent in folder.resolve().parents if not parent.stat().st_mode & stat.S_IXOTH), None)
+        if closed is not None:
+            raise _refused(
+                folder, f"without namespaces its user {user} comes to it by its path, and {closed} is closed to others"
+            )
     return Storage(Way.FOLDER, folder, confined=launch is not None and (user is not None or folders_can_be_mounted(launch)))
 
 

@@ -8,7 +8,6 @@ import math
 import os
 import select
 import socket
-import time
 from pathlib import Path
 
 import trio
@@ -21,8 +20,8 @@ from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
 from supervm_rt.transports.native.child import control, launcher
 from supervm_rt.transports.native.child.cgroups import Group
-from supervm_rt.transports.native.child.control import Fault, Kind, Limits, Reply
-from supervm_rt.transports.native.child.ending import describe
+from supervm_rt.transports.native.child.control import Kind, Limits, Reply
+from supervm_rt.transports.native.child.ending import describe, why_not_loaded
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
 from supervm_rt.transports.native.child.output import Output
@@ -30,7 +29,8 @@ from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
 from supervm_rt.transports.native.child.verifying import receive_with_sender, user_of, what_is_missing
-from supervm_rt.transports.native.in_process import DEFAULT_HEARTBEAT, MAX_FRAMES, MAX_MESSAGES
+from supervm_rt.transports.native.in_process import MAX_FRAMES, MAX_MESSAGES
+from supervm_rt.transports.native.life import NativeLife
 from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 from supervm_rt.trust.policy import Placement
 
@@ -50,7 +50,7 @@ _GRANTS = {Capability.BLOCK_STREAM: 2, Capability.SUBMIT_TX: 4}
 _INFO, _WARNING = 2, 3
 
 
-class ChildTransport:
+class ChildTransport(NativeLife):
     """One life of one library in one process. See PluginTransport for the contract."""
 
     placement = Placement.CHILD
@@ -72,18 +72,20 @@ class ChildTransport:
         complete: bool = False,
         network: socket.socket | None = None,
     ) -> None:
-        """``library`` is closed at unload. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key.
+        """See NativeLife. ``folder``: the plugin's. ``read_paths``: absolute paths by configuration key.
 
         ``storage``: its folder, made where there is none; used where the manifest grants some.
-        ``network``: the plugin's end of a Broker, closed once the process has it.
         ``complete``: neither the degraded mode nor a quota that is not enforced will do.
         """
-        self._library = library
-        self._name = name
-        self._generation = generation
-        self._ring_bytes = ring_bytes
-        self._heartbeat = heartbeat
-        self._deadlines = deadlines
+        super().__init__(
+            library,
+            name=name,
+            generation=generation,
+            ring_bytes=ring_bytes,
+            heartbeat=heartbeat,
+            deadlines=deadlines,
+            network=network,
+        )
         self._security = security
         self._folder = folder
         self._read_paths = read_paths
@@ -93,7 +95,6 @@ class ChildTransport:
         self._watch: Watch | None = None
         self._exhausted: list[Exhausted] = []
         self._complete = complete
-        self._network = network
         self._group: Group | None = None
         self._channel: SharedChannel | None = None
         self._child: launcher.Child | None = None
@@ -110,13 +111,7 @@ class ChildTransport:
         self._initialised: int | None = None
         self._asked_init = False
         self._asked_start = False
-        self._start_begun = 0.0
         self._started = False
-        self._next = "load"
-        """The one call of load, grant, init and start that may come next; none of them where it is empty."""
-        self._over = False
-        """It was stopped, unloaded or given up."""
-        self._shutdown_told = False
         self._allowance = Allowance(rate=MESSAGES_A_SECOND, burst=MESSAGES_AT_ONCE)
         self._empty_wakes = 0
         self._looked = -math.inf
@@ -124,15 +119,6 @@ class ChildTransport:
         self._doomed: ChildEnded | None = None
         """Why the host itself ended it."""
         self.confinement: Confinement | None = None
-
-    def _take(self, call: str) -> None:
-        """Takes the call that is next, so that none is made twice. Raises LifecycleError for any other, and changes nothing."""
-        if call != self._next or self._over:
-            allowed = f"{self._next} is next" if self._next and not self._over else "nothing can be begun any more"
-            raise LifecycleError(
-                f"{self._name}: {call} was called out of order ({allowed})", remedy="load, grant, init, start, stop"
-            )
-        self._next = ""
 
     # ---- loading -------------------------------------------------------------------------------------------------------------
 
@@ -190,10 +176,7 @@ class ChildTransport:
         except (MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
                 raise
-            raise HostError(
-                f"{self._name}: there is no room for its ring of {self._ring_bytes} bytes ({error or 'no memory'})",
-                remedy="set a smaller ring, or raise the limits of this process",
-            ) from None
+            raise self._no_room(error) from None
         user = user_for(self._name)
         self._group, quotas = enforce(
             here, self._resources, self._storage, shared=self._ring_bytes + SIDE_RING_BYTES, memory="rlimit"
@@ -233,6 +216,8 @@ class ChildTransport:
             plugin_by_descriptor=child.degraded,
             network=self._network is not None,
             landlock_required=child.degraded,
+            # Only who owns its namespaces, or is root, may look into a process that is not dumpable.
+            measured=child.degraded and os.geteuid() != 0 and self._storage is not None,
             loading=compile_profile(profile, ("running", "loading", *granted)),
             running=compile_profile(profile, ("running", *granted)),
             paths=launcher.landlock_paths(here, paths, self._storage),
@@ -333,7 +318,6 @@ class ChildTransport:
             return bool(data)
 
     def _note(self, reply: Reply) -> None:
-        text = reply.text.decode("utf-8", "replace")
         match reply.kind:
             case Kind.ENTERED:
                 self._entered = True
@@ -342,37 +326,7 @@ class ChildTransport:
             case Kind.STARTED:
                 self._started = True
             case Kind.FAILED:
-                raise self._load_error(reply.value, "".join(each if each.isprintable() else " " for each in text)[:512])
-
-    def _load_error(self, fault: int, text: str) -> Exception:
-        match fault:
-            case Fault.CONFINEMENT if not self._entered:
-                return HostError(
-                    f"{self._name}: the sandbox cannot be put up ({text})", remedy="look at what this kernel offers and allows"
-                )
-            case Fault.CONFINEMENT:
-                return LoadError(
-                    f"{self._name}: while it was loaded it kept the sandbox from being closed ({text})",
-                    remedy="its constructors did what no plugin does; ask its author",
-                )
-            case Fault.MISSING_EXPORT:
-                return LoadError(
-                    f"{self._name}: the library does not export {text}",
-                    remedy="a plugin exports the five functions of supervm/plugin.h with C linkage and default visibility",
-                )
-            case Fault.MANIFEST_NULL:
-                return LoadError(
-                    f"{self._name}: plugin_get_manifest_json returned NULL", remedy="return the manifest as a JSON text"
-                )
-            case Fault.MANIFEST_LENGTH:
-                return LoadError(
-                    f"{self._name}: plugin_get_manifest_json returned more than 1 MiB",
-                    remedy="return the manifest only, with a NUL after it",
-                )
-        return LoadError(
-            f"{self._name}: the dynamic linker refuses the library: {text}",
-            remedy="look at what it needs with ldd; in a sandbox only the system's library folders are visible",
-        )
+                raise why_not_loaded(self._name, reply.value, reply.text, confined=self._entered)
 
     def grant(self, *, capabilities: frozenset[Capability], configuration: bytes, position: bytes | None) -> None:
         """Says what host_get_extension and the callbacks may answer."""
@@ -401,12 +355,6 @@ class ChildTransport:
         self._start_begun = trio.current_time()
         self._ask(control.message(Kind.START))
         self._check("plugin_start", (await self._answer(self._deadlines.start, "plugin_start", Kind.STARTED)).value)
-
-    def _check(self, call: str, code: int) -> None:
-        if code != 0:
-            raise LifecycleError(
-                f"{self._name}: {call} answered {code}", remedy="see the plugin's log lines above and its documentation"
-            )
 
     # ---- what it says --------------------------------------------------------------------------------------------------------
 
@@ -479,16 +427,14 @@ class ChildTransport:
     def _take_rest(self) -> Received:
         """As receive_rest, without reading what it prints."""
         ends = self._ends
-        shutdown = None
-        if not self._shutdown_told and ends.shutdown_request is not None:
-            self._shutdown_told = True
-            shutdown = ends.shutdown_request
         try:
             messages = self._allowed(ends.read_messages(MAX_MESSAGES))
             exhausted, self._exhausted = self._exhausted, []
             # Frames last: an error about the messages would lose them.
             frames = ends.read(MAX_FRAMES, self._ring_bytes // 4)
-            return Received(frames=frames, messages=messages, shutdown=shutdown, exhausted=exhausted)
+            return Received(
+                frames=frames, messages=messages, shutdown=self._news_of_shutdown(ends.shutdown_request), exhausted=exhausted
+            )
         except RingCorrupt as error:
             self._doomed = self._doomed or ChildEnded(error.message, cause="corrupt-ring", remedy=error.remedy)
             self._kill()
@@ -563,18 +509,13 @@ class ChildTransport:
             )
         return describe(self._name, -9 if status is None else status, last)
 
-    def committed(self, position: bytes) -> None:
-        """Nothing to tell: the plugin is given its position when it is started."""
-
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; then its process.
 
         A plugin_start that is under way has its own deadline first.
         """
         ends = self._ends
-        if self._over:
-            raise LifecycleError(f"{self._name}: stop was called out of order (it has ended)", remedy="stop once, before unload")
-        self._over = True
+        self._take_stop()
         if self._watch is not None:
             self._watch.let_go()
         ends.begin_stop()
@@ -672,14 +613,7 @@ class ChildTransport:
         """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
         if self._channel is None or self._channel.closed or not self._asked_start or (self._watch and self._watch.paused):
             return None
-        if self._heartbeat is None and not self._channel.heartbeat_asked:
-            return None
-        return max(time.monotonic_ns() - self._channel.last_sign_of_life, 0) / 1e9
-
-    @property
-    def longest_silence(self) -> float:
-        """Seconds of silence that are allowed."""
-        return self._heartbeat if self._heartbeat is not None else DEFAULT_HEARTBEAT
+        return self._silence_since(self._channel.last_sign_of_life, asked=self._channel.heartbeat_asked)
 
     def statistics(self) -> RingStatistics | None:
         """Counters of the ring, what the host itself dropped included."""

@@ -3,8 +3,8 @@
 include strict
 
 [running]
-# A thread, and neither a process nor a namespace.
-clone a0 & CLONE_THREAD|CLONE_VM|CLONE_SIGHAND|CLONE_NAMESPACES == CLONE_THREAD|CLONE_VM|CLONE_SIGHAND
+# A thread, and neither a process nor a namespace. Never with files of its own: the host counts those of the process.
+clone a0 & CLONE_THREAD|CLONE_VM|CLONE_SIGHAND|CLONE_FILES|CLONE_NAMESPACES == CLONE_THREAD|CLONE_VM|CLONE_SIGHAND|CLONE_FILES
 set_robust_list
 rseq
 membarrier
