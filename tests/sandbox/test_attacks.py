@@ -51,6 +51,14 @@ EXPECTED: dict[str, int | str] = {
     "set_up_uring": FORBIDDEN,
     "use_keys": FORBIDDEN,
     "open_process": FORBIDDEN,
+    "watch_performance": FORBIDDEN,
+    "handle_faults": FORBIDDEN,
+    "execute_at": FORBIDDEN,
+    "join_namespace": FORBIDDEN,
+    "steal_descriptor": FORBIDDEN,
+    "become_dumpable": errno.EPERM,
+    "write_own_memory": errno.EPERM,
+    "make_pair": errno.EPERM,
     "clear_death_signal": errno.EPERM,
     "leave_session": errno.EPERM,
     "raise_limit": errno.EPERM,
@@ -71,9 +79,9 @@ EXPECTED: dict[str, int | str] = {
 }
 NOT_WITHOUT_RIGHTS = {"new_namespace", "clone_namespace", "load_bpf"}
 """What an ordinary user may not do anyway."""
-OF_THE_KERNEL = {"call_x32", "call_32_bit", "set_up_uring", "clone_namespace"}
+OF_THE_KERNEL = {"call_x32", "call_32_bit", "set_up_uring", "clone_namespace", "watch_performance", "handle_faults"}
 """What a kernel may be built or set up without: there is nothing to show then."""
-ENDS = {"execute": 0, "crash": -11, "abort_it": -6, "exit_0": 0, "exit_159": 159, "signal_159": -signal.SIGSYS}
+ENDS = {"execute": 0, "execute_at": 0, "crash": -11, "abort_it": -6, "exit_0": 0, "exit_159": 159, "signal_159": -signal.SIGSYS}
 """Attacks that end the process also outside, and how."""
 
 

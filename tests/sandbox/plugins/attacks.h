@@ -194,6 +194,26 @@ static int set_up_uring(const struct aim *aim) { (void)aim; char parameters[120]
 static int use_keys(const struct aim *aim) { (void)aim; return said(syscall(SYS_keyctl, 0, -3, 0)); }
 static int open_process(const struct aim *aim) { (void)aim; return said(syscall(434, getpid(), 0)); }
 
+static int watch_performance(const struct aim *aim)
+{
+    (void)aim;
+    uint32_t attributes[32] = {1 /* software */, 128, 0};
+    return said(syscall(SYS_perf_event_open, attributes, 0, -1, -1, 0));
+}
+static int handle_faults(const struct aim *aim) { (void)aim; return said(syscall(SYS_userfaultfd, 1)); }
+static int execute_at(const struct aim *aim)
+{
+    (void)aim;
+    char *arguments[] = {"true", NULL};
+    return said(syscall(SYS_execveat, AT_FDCWD, "/bin/true", arguments, NULL, 0));
+}
+/* There is none: a kernel that looks at the number lets the call be made. */
+static int join_namespace(const struct aim *aim) { (void)aim; return said(syscall(SYS_setns, -1, 0)) == EBADF ? 0 : errno; }
+static int steal_descriptor(const struct aim *aim) { (void)aim; return said(syscall(438, -1, 0, 0)) == EBADF ? 0 : errno; }
+static int become_dumpable(const struct aim *aim) { (void)aim; return said(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)); }
+static int write_own_memory(const struct aim *aim) { (void)aim; return said(open("/proc/self/mem", O_RDWR)); }
+static int make_pair(const struct aim *aim) { (void)aim; int pair[2]; return said(socketpair(AF_UNIX, SOCK_STREAM, 0, pair)); }
+
 /* So as to outlive the host. */
 static int clear_death_signal(const struct aim *aim) { (void)aim; return said(prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)); }
 static int leave_session(const struct aim *aim) { (void)aim; return getpgrp() == getpid() ? 0 : said(setsid()); }
@@ -348,7 +368,8 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
     X(make_thread) X(execute) X(map_shared) X(map_growing) X(map_code) X(make_code) X(make_memfd) X(hog_memory)                   \
     X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_own_files) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
-    X(open_process) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
+    X(open_process) X(watch_performance) X(handle_faults) X(execute_at) X(join_namespace) X(steal_descriptor) \
+    X(become_dumpable) X(write_own_memory) X(make_pair) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
     X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(write_unlinked) X(write_mapped) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
     X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn) X(clear_death_signal) X(leave_session)
 
