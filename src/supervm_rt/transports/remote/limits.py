@@ -7,6 +7,10 @@ from dataclasses import dataclass, fields
 from supervm_rt.errors import ConfigurationError
 
 
+MOST_STREAMS = 4_096
+"""Calls at once on one connection that may be allowed. Each is a task, and what HTTP/2 tells the peer has 32 bits."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteLimits:
     """Bounds for all peers. Sizes are bytes, times are seconds."""
@@ -19,7 +23,7 @@ class RemoteLimits:
     connections_per_peer: int = 2_048
     """Of one user on a Unix socket, or of one certificate over TCP."""
     streams: int = 64
-    """Calls under way on one connection."""
+    """Calls under way on one connection; at most MOST_STREAMS."""
     registrations_per_peer: int = 2_048
     register: float = 20.0
     """For a TLS handshake, and for a connection to make its first call."""
@@ -42,5 +46,10 @@ class RemoteLimits:
             value = getattr(self, each.name)
             if isinstance(value, bool) or not 0 < value < float("inf"):
                 raise ConfigurationError(f"the remote limit {each.name} is {value!r}", remedy="give a number above 0")
+        if self.streams > MOST_STREAMS:
+            raise ConfigurationError(
+                f"the remote limit streams is {self.streams}; at most {MOST_STREAMS} calls go over one connection",
+                remedy="set it lower; a peer that needs more opens a further connection",
+            )
         if self.message >= 1 << 32 or self.request >= 1 << 32:
             raise ConfigurationError("a gRPC message has less than 4 GiB", remedy="set smaller remote limits")
