@@ -354,6 +354,31 @@ def test_logs_and_metrics_arrive(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_who_leaves_while_it_registers_leaves_no_plugin_behind(tmp_path: Path) -> None:
+    """Under the policy dev a registration adds a plugin, which nobody would ever be again."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as other:
+            for turns in range(40):
+                async with peer(node.path) as raw:
+                    call = await raw.begin("Register")
+                    await raw.send(call, framed(register(f"org.example.gone-{turns}")), end=True)
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    if turns % 2:
+                        raw.http.reset_stream(call)
+                        await raw.flush()
+                        assert (await raw.call("Health", b"")).status == 0
+            with trio.fail_after(20):
+                while not all(status.finished for status in node.runtime.plugins.values()):
+                    await trio.sleep(0.01)
+            # Who comes again is let in.
+            answer = await other.call("Register", register("org.example.gone-5"))
+            assert registered(answer.messages[0]), answer
+
+    trio.run(main)
+
+
 def test_the_end_of_the_node_ends_all(tmp_path: Path) -> None:
     """With a plugin in each state: registering, without an exchange, running."""
 

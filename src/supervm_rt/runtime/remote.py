@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervm_rt.errors import ConfigurationError, ManifestError, ManifestMismatch, PolicyRefused
+from supervm_rt.errors import ConfigurationError, ManifestError, ManifestMismatch, PolicyRefused, SuperVMError
 from supervm_rt.ir.render import block_json
 from supervm_rt.model.chain import Step
 from supervm_rt.model.events import EventKind, Severity
@@ -92,6 +92,16 @@ class RemoteDoor:
         plugin = await runtime.add(config, manifest=manifest)
         self._newcomers[plugin] = manifest
         return plugin
+
+    def withdraw(self, introduction: Introduction, taken: Callable[[str], bool]) -> None:
+        """Ends a plugin that was added for a registration which was broken off, where nobody else registered as it."""
+        try:
+            plugin = _said(introduction).id
+        except SuperVMError:
+            return  # so none was added
+        known = self._runtime.supervisors.get(plugin)
+        if plugin in self._newcomers and known is not None and not taken(plugin):
+            known.stop()
 
     def refusal(self, plugin: str) -> str:
         """Why a plugin that was admitted will have no further life by itself; empty: it has one, or will."""

@@ -91,25 +91,12 @@ class Sessions:
                 f"{introduction.peer} has {self._registered[identity]} plugins registered already",
                 remedy="raise registrations_per_peer, or stop some",
             )
-        deadline = asyncio.get_running_loop().time() + self.limits.register
-        plugin = ""
-        while True:
-            changed = self._changed
-            plugin = await on_trio(self._host.admit, introduction)
-            transport = self._transports.get(plugin)
-            if transport is not None and transport.awaited:
-                break
-            if transport is not None and transport.introduction is not None:
-                self._supersede(transport, introduction)
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                raise GRPCError(Status.UNAVAILABLE, f"{plugin}: its last life is still being ended; try again in a moment")
-            try:
-                await asyncio.wait_for(changed.wait(), min(left, _POLL))
-            except TimeoutError:
-                refusal = self._host.refusal(plugin)
-                if refusal and (transport is None or transport.introduction is None):
-                    raise ConfigurationError(f"{plugin}: {refusal}", remedy="ask the operator of this node") from None
+        try:
+            transport = await self._admitted(introduction)
+        except BaseException:
+            # Also where the peer has gone: a plugin that was added for it alone would be waited for in vain.
+            self._host.withdraw(introduction, self._taken)
+            raise
         token = secrets.token_urlsafe(24)
         answer = transport.introduce(introduction, protocol, token)
         self._tokens[token] = transport
@@ -121,6 +108,35 @@ class Sessions:
         except BaseException:
             transport.lost("its registration was not waited for")
             raise
+
+    async def _admitted(self, introduction: Introduction) -> RemoteTransport:
+        """The life that this registration is for, once it waits for one."""
+        deadline = asyncio.get_running_loop().time() + self.limits.register
+        plugin = ""
+        while True:
+            changed = self._changed
+            plugin = await on_trio(self._host.admit, introduction)
+            transport = self._transports.get(plugin)
+            if transport is not None and transport.awaited:
+                return transport
+            if transport is not None and transport.introduction is not None:
+                self._supersede(transport, introduction)
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise GRPCError(Status.UNAVAILABLE, f"{plugin}: its last life is still being ended; try again in a moment")
+            try:
+                # Not wait_for: in Python 3.11 it may lose a cancellation, and the call of a peer that has gone would go on.
+                async with asyncio.timeout(min(left, _POLL)):
+                    await changed.wait()
+            except TimeoutError:
+                refusal = self._host.refusal(plugin)
+                if refusal and (transport is None or transport.introduction is None):
+                    raise ConfigurationError(f"{plugin}: {refusal}", remedy="ask the operator of this node") from None
+
+    def _taken(self, plugin: str) -> bool:
+        """Whether the present life of a plugin has been registered."""
+        transport = self._transports.get(plugin)
+        return transport is not None and not transport.awaited
 
     def _supersede(self, transport: RemoteTransport, introduction: Introduction) -> None:
         """A plugin that comes again, while its last life is not known to be over, takes its place: its connection may be dead."""
