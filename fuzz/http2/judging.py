@@ -86,7 +86,9 @@ class Totals:
 class Judge:
     """One node, and what is compared."""
 
-    def __init__(self, runtime: Runtime, path: Path, honest: RawPeer, exchange: int, complaints: list[str], totals: Totals) -> None:
+    def __init__(
+        self, runtime: Runtime, path: Path, honest: RawPeer, exchange: int, complaints: list[str], totals: Totals
+    ) -> None:
         self._runtime = runtime
         self._path = path
         self._honest = honest
@@ -171,7 +173,7 @@ class Judge:
     async def _block(self) -> None:
         """A block of the honest plugin, until it is on the chain. Heights go up to 200 and begin anew: it is sent before."""
         self._height += 1
-        if self._height > 200:  # noqa: PLR2004 - ids are made of one byte
+        if self._height > 200:
             return
         await self._honest.send(self._exchange, framed(block(self._height)))
         with trio.move_on_after(SETTLE_SECONDS):
@@ -241,7 +243,9 @@ class Judge:
         deadline = trio.current_time() + SETTLE_SECONDS
         while (levels := self._levels()) != self._base:
             if trio.current_time() > deadline:
-                left = {name: f"{value} instead of {self._base[name]}" for name, value in levels.items() if value != self._base[name]}
+                left = {
+                    name: f"{value} instead of {self._base[name]}" for name, value in levels.items() if value != self._base[name]
+                }
                 raise Finding(f"left behind: {left}")
             await trio.sleep(0.001)
 
@@ -264,7 +268,7 @@ class Heard:
     def take(self, data: bytes) -> None:
         """So many more bytes."""
         self._data += data
-        while not self.wrong and len(self._data) >= 9:  # noqa: PLR2004 - a frame's header
+        while not self.wrong and len(self._data) >= 9:
             try:
                 frame, length = Frame.parse_frame_header(memoryview(bytes(self._data[:9])), strict=True)
                 if len(self._data) < 9 + length:

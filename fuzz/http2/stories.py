@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
-from hpack import Encoder
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
+from hpack import Encoder
 
 from fuzz.http2 import frames as http
 from fuzz.http2.frames import call_headers, frame, header_block, message
 from fuzz.remote_differential.seeds import seeds
-from tests.remote.messages import block, field as proto_field, register
+from tests.remote.messages import block, register
+from tests.remote.messages import field as proto_field
 
 PLUGINS = 6
 """Names that peers register under."""
@@ -257,7 +258,10 @@ def _strange_headers(talk: Talk) -> None:
                 headers.append(random.choice(headers))
             case _:
                 place = random.randrange(len(headers))
-                headers[place] = (headers[place][0], random.choice(("", "x", "POST", "trailers", "application/grpc+json", "\xff")))
+                headers[place] = (
+                    headers[place][0],
+                    random.choice(("", "x", "POST", "trailers", "application/grpc+json", "\xff")),
+                )
     stream = talk.next_stream()
     talk.steps += http.begun(random, stream, header_block(talk.encoder, headers), end=random.random() < 0.5)
 
@@ -308,7 +312,9 @@ def _settings(talk: Talk) -> None:
     if chance < 0.1:
         told = frame(http.SETTINGS, http.ACK, 0)
     elif chance < 0.2:
-        told = frame(http.SETTINGS, random.randrange(256), random.choice((0, 0, 1)), told[9:] + random.randbytes(random.randrange(3)))
+        told = frame(
+            http.SETTINGS, random.randrange(256), random.choice((0, 0, 1)), told[9:] + random.randbytes(random.randrange(3))
+        )
     talk.steps.append(told)
 
 
@@ -447,7 +453,9 @@ def _calls_that_are_not_ended(talk: Talk) -> Iterator[bytes]:
 def _continuations(talk: Talk) -> Iterator[bytes]:
     stream = talk.next_stream()
     yield frame(http.HEADERS, 0, stream, header_block(talk.encoder, call_headers("Health")))
-    payload = talk.random.choice((b"", b"\x00\x01a\x01b", b"\x20" * 100, b"\x00\x01a\x7f\x81\x7f" + b"x" * 16_384, bytes(200_000)))
+    payload = talk.random.choice(
+        (b"", b"\x00\x01a\x01b", b"\x20" * 100, b"\x00\x01a\x7f\x81\x7f" + b"x" * 16_384, bytes(200_000))
+    )
     while True:
         yield frame(http.CONTINUATION, 0, stream, payload)
 

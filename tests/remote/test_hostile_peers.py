@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
@@ -135,6 +135,50 @@ def test_headers_that_unpack_to_far_more(tmp_path: Path) -> None:
             await raw.stream.send_all(HeadersFrame(1, data=bomb[:16_000], flags=["END_HEADERS"]).serialize())
             await closed(raw)
         await refused(node, text="it breaks HTTP/2")
+
+    played(tmp_path, act)
+
+
+def test_a_header_block_in_frames_as_large_as_data_may_be(tmp_path: Path) -> None:
+    """Of which 64 would be kept before anybody looks into them."""
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            try:
+                await raw.stream.send_all(HeadersFrame(1, data=b"\x00\x01a\x01b").serialize())
+                for _ in range(2):
+                    await raw.stream.send_all(ContinuationFrame(1, data=bytes(20_000)).serialize())
+            except trio.BrokenResourceError:
+                pass
+            await closed(raw)
+        await refused(node, text="a header block of 40005 bytes")
+
+    played(tmp_path, act)
+
+
+@pytest.mark.parametrize("frame", [ContinuationFrame(1), PingFrame(0), SettingsFrame(0), HeadersFrame(1)])
+def test_a_long_frame_of_another_kind_is_refused_before_its_body_comes(tmp_path: Path, frame: Frame) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            await raw.stream.send_all((200_000).to_bytes(3, "big") + frame.serialize()[3:9])
+            await closed(raw)
+        await refused(node, text="of 200000 bytes")
+
+    played(tmp_path, act)
+
+
+def test_a_table_of_headers_is_as_large_as_the_host_wants(tmp_path: Path) -> None:
+    """The peer may allow more; what was said of errors would be kept for it."""
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            raw.http.update_settings({SettingCodes.HEADER_TABLE_SIZE: (1 << 32) - 1})
+            raw.http.decoder.max_allowed_table_size = (1 << 32) - 1
+            for _ in range(2):
+                assert (await raw.call("Health", b"")).status == 0
+            assert raw.http.decoder.header_table_size <= 4096
 
     played(tmp_path, act)
 
@@ -372,6 +416,28 @@ def test_what_nobody_registered_for_holds_is_bounded(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
     played(tmp_path, act, unregistered_bytes=4 << 20)
+
+
+def test_frames_that_are_not_whole_are_held_for_nobody_too(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                async with peer(node.path) as raw:
+                    call = await raw.begin("Register")
+                    part = DataFrame(call, data=bytes(200_000)).serialize()[:-1]
+                    try:
+                        await raw.stream.send_all(part)
+                        await closed(raw)
+                    except trio.BrokenResourceError:
+                        pass
+
+            for _ in range(12):
+                nursery.start_soon(hold)
+            await refused(node, text="too much is held already")
+            nursery.cancel_scope.cancel()
+
+    played(tmp_path, act, unregistered_bytes=2 << 20)
 
 
 # ---- whose session ---------------------------------------------------------------------------------------------------------

@@ -29,13 +29,14 @@ from h2.events import DataReceived, Event, RequestReceived
 from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamState
+from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, RstStreamFrame, WindowUpdateFrame
 
 from supervm_rt.transports.remote.limits import RemoteLimits
 from supervm_rt.transports.remote.messages import PREFIX_BYTES, Buffer, MessageBuffer
 from supervm_rt.transports.remote.peers import Peer
 
-CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0"}
+CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0", "hpack": "4.2.0"}
 
 STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 8 << 20
@@ -44,6 +45,10 @@ MAX_FRAME_BYTES = 256 << 10
 MOST_UNSENT = 1 << 20
 """Bytes that wait for a peer which reads nothing, before its connection is cut: what HTTP/2 itself answers has no other bound."""
 _HEADER_LIST_BYTES = 16 << 10
+_CONTROL_BYTES = 2 * _HEADER_LIST_BYTES
+"""Of a frame that carries no data, and of a header block in however many frames: h2 keeps it until it is whole."""
+_HEADER_TABLE_BYTES = 4_096
+"""Of the table for what is sent: as much of it is kept, whatever the peer allows."""
 _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
 _SENT_AT_ONCE = 256 << 10
@@ -60,6 +65,22 @@ class Flood(ProtocolError):
     """The peer sends more of what carries no data than is allowed."""
 
     error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class BoundedEncoder(Encoder):
+    """hpack's, with a table that does not grow as the peer likes."""
+
+    @property
+    def header_table_size(self) -> int:
+        """Bytes, as HPACK counts them."""
+        return cast("int", self.header_table.maxsize)
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        value = min(value, _HEADER_TABLE_BYTES)
+        self.header_table.maxsize = value
+        if self.header_table.resized:
+            self.table_size_changes.append(value)
 
 
 class BoundedH2(H2Connection):
@@ -79,6 +100,7 @@ class BoundedH2(H2Connection):
             },
         )
         self.decoder.max_header_list_size = _HEADER_LIST_BYTES
+        self.encoder = BoundedEncoder()
         self.max_inbound_frame_size = self.local_settings.max_frame_size
         self._rate = limits.control_rate
         self._burst = self._left = 20 * limits.control_rate
@@ -93,8 +115,10 @@ class BoundedH2(H2Connection):
         try:
             while True:
                 self._receive_plain_data(events)
+                self._check_length()
                 frame = next(buffer, None)
                 if frame is None:
+                    self._check_header_block()
                     return events
                 self._count(frame)
                 events.extend(self._receive_frame(frame))
@@ -106,6 +130,23 @@ class BoundedH2(H2Connection):
             with contextlib.suppress(ProtocolError):
                 self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
             raise ProtocolError(f"a frame that cannot be read ({error!r})") from error
+
+    @property
+    def kept(self) -> int:
+        """Bytes of frames, and of header blocks, that are not whole."""
+        buffer = self.incoming_buffer
+        return len(buffer._data) + sum(len(frame.data) for frame in buffer._headers_buffer)
+
+    def _check_length(self) -> None:
+        """Of the next frame, before its body is there."""
+        data = self.incoming_buffer._data
+        if len(data) >= _FRAME_HEADER_BYTES and data[3] != _DATA and (length := int.from_bytes(data[:3])) > _CONTROL_BYTES:
+            raise Flood(f"a frame of type {data[3]}, which carries no data, of {length} bytes")
+
+    def _check_header_block(self) -> None:
+        length = sum(len(frame.data) for frame in self.incoming_buffer._headers_buffer)
+        if length > _CONTROL_BYTES:
+            raise Flood(f"a header block of {length} bytes")
 
     def _receive_plain_data(self, events: list[Event]) -> None:
         """Takes frames of data that neither pad nor end an open stream, which is nearly all there is."""
@@ -487,6 +528,8 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         self._identify = identify
         self.made_at = self.busy_at = time.monotonic()
         self._cut = False
+        self._kept = 0
+        """Bytes of frames that are not whole, as they were accounted for."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, with bounded settings."""
@@ -530,6 +573,10 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
             self.server.refused(self.peer, f"it breaks HTTP/2: {error}")
             self.processor.close("Protocol error")
             return
+        kept = cast("BoundedH2", self.connection._connection).kept
+        if kept != self._kept:
+            change, self._kept = kept - self._kept, kept
+            self.connection.account(change)
         if self._cut:
             return
         self.connection.flush()

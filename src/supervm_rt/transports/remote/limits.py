@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 
 from supervm_rt.errors import ConfigurationError
 
-
 MOST_STREAMS = 4_096
 """Calls at once on one connection that may be allowed. Each is a task, and what HTTP/2 tells the peer has 32 bits."""
 

@@ -14,6 +14,8 @@ _VIEWED_BYTES = 16 << 10
 """From this length on a message is a view of what was received, and not copied out of it."""
 _VIEW_SHARE = 4
 """A view keeps all of what was received alive, so a message has to be at least this share of it."""
+_CRUMB_BYTES = 512
+"""Smaller pieces of a message are put together: each would be an object of its own, many times as large as its bytes."""
 
 Buffer = bytes | memoryview
 
@@ -47,7 +49,7 @@ class MessageBuffer:
         self._account = account
         self._limit = limit
         self._messages: deque[Buffer] = deque()
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._have = 0
         self._need = 0
         self._owed = 0
@@ -68,7 +70,13 @@ class MessageBuffer:
             return
         self._account(len(data))
         if self._need:
-            self._parts.append(data)
+            last = self._parts[-1]
+            if len(data) >= _CRUMB_BYTES:
+                self._parts.append(data)
+            elif isinstance(last, bytearray):
+                last += data
+            else:
+                self._parts.append(bytearray(data))
             self._have += len(data)
             if self._have < self._need:
                 if not self._messages:
