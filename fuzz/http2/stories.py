@@ -433,7 +433,7 @@ def _resets_that_the_server_makes(talk: Talk) -> Iterator[bytes]:
     encoded = header_block(talk.encoder, call_headers("Health"))
     while True:
         stream = talk.next_stream()
-        yield frame(http.HEADERS, http.END_HEADERS, stream, encoded) + http.window_update(stream, 0)
+        yield frame(http.HEADERS, http.END_HEADERS, stream, encoded) + http.window_update(stream, http.LARGEST_WINDOW)
         encoded = header_block(talk.encoder, call_headers("Health"))
 
 
@@ -562,7 +562,7 @@ def held(random: Random) -> Story:
     begin = frame(http.HEADERS, http.END_HEADERS, 1, encoded)
     match random.randrange(4):
         case 0:  # a header block in frames as large as they may be
-            steps = [frame(http.HEADERS, 0, 1, encoded), *[frame(http.CONTINUATION, 0, 1, bytes(250_000))] * 8]
+            steps = [frame(http.HEADERS, 0, 1, encoded), *[frame(http.CONTINUATION, 0, 1, bytes(250_000))] * 60]
         case 1:  # a frame without its end
             steps = [begin, frame(http.DATA, 0, 1, message(bytes(250_000)), length=262_144)]
         case 2:  # messages without an end, on as many streams as there may be

@@ -13,15 +13,28 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import trio
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
+from supervm_rt.transports.remote import http2
 from supervm_rt.transports.remote.addresses import UnixAddress
+from supervm_rt.transports.remote.http2 import BoundedStream
 from supervm_rt.transports.remote.limits import RemoteLimits
 from tests.remote.messages import block, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
@@ -217,6 +230,51 @@ def opened(raw: RawPeer, stream: int) -> bytes:
     return HeadersFrame(stream, data=headers, flags=["END_HEADERS"]).serialize() + reset.serialize()
 
 
+def test_calls_that_are_begun_and_reset_at_once_are_not_begun_without_end(tmp_path: Path) -> None:
+    """CVE-2023-44487: a call that was reset is none of those that are allowed at once, but its end is work that is still to do."""
+    begun = 0
+
+    class Counted(BoundedStream):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            nonlocal begun
+            begun += 1
+            super().__init__(*arguments, **more)
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            flood = b"".join(opened(raw, 1 + 2 * number) for number in range(300))
+            with mock.patch.object(http2, "BoundedStream", Counted):
+                await raw.stream.send_all(flood)
+                raw.http.highest_outbound_stream_id = 599
+                with trio.fail_after(10):
+                    while (await raw.call("Health", b"")).reset == 7:  # refused, to be tried again
+                        pass
+            assert begun < 50, begun
+
+    played(tmp_path, act, streams=8)
+
+
+@pytest.mark.parametrize("way", ["the peer's", "the host's"])
+def test_resets_are_dearer_than_other_frames(tmp_path: Path, way: str) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            wide = WindowUpdateFrame(1, window_increment=(1 << 31) - 1).serialize()
+            try:
+                for number in range(1_000):  # of 10,000 frames that may come at once
+                    call = opened(raw, 1 + 2 * number)
+                    if way == "the host's":
+                        call = call[:-13] + wide[:5] + (1 + 2 * number).to_bytes(4, "big") + wide[9:]
+                    await raw.stream.send_all(call)
+            except trio.BrokenResourceError:
+                pass
+            await closed(raw)
+        await refused(node, text="too many frames that carry no data")
+
+    played(tmp_path, act)
+
+
 def test_more_calls_at_once_than_are_allowed(tmp_path: Path) -> None:
     async def act(node: Served) -> None:
         async with peer(node.path) as raw:
@@ -246,6 +304,9 @@ def test_more_calls_at_once_than_are_allowed(tmp_path: Path) -> None:
         ([("te", "none")], ":status 400"),
         ([(":path", "/nowhere")], "grpc-status 12"),
         ([("grpc-timeout", "soon")], "grpc-status 2"),
+        ([("grpc-timeout", "0n")], "grpc-status 4"),
+        ([("grpc-timeout", "9" * 400 + "H")], "grpc-status 2"),
+        ([("grpc-timeout", "9" * 4000 + "H")], "grpc-status 2"),
         ([(":path", "")], "grpc-status 12"),
     ],
 )
@@ -260,7 +321,7 @@ def test_calls_that_are_none_of_grpc(tmp_path: Path, headers: list[tuple[str, st
                 "content-type": "application/grpc",
             }
             raw.http.config.validate_outbound_headers = False
-            raw.http.send_headers(1, list((usual | dict(headers)).items()), end_stream=True)
+            raw.http.send_headers(1, list((usual | dict(headers)).items()), end_stream="0n" not in dict(headers).values())
             raw.answers[1] = Answer()
             await raw.flush()
             name, value = answer.split()

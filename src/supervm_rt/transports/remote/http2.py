@@ -19,13 +19,14 @@ from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
+from grpclib.metadata import decode_timeout
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol
 from grpclib.protocol import Stream as WireStream
 from grpclib.server import Handler, request_handler
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RequestReceived
+from h2.events import DataReceived, Event, RequestReceived, StreamReset
 from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamState
@@ -53,6 +54,13 @@ _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
 _SENT_AT_ONCE = 256 << 10
 _RECEIVED_AT_ONCE = 256 << 10
+_RESET_COST = 10
+"""Frames without data that a stream's reset counts as, whichever side resets it: a call was begun for nothing."""
+_TIMEOUT = "grpc-timeout"
+_LONGEST_TIMEOUT = 9
+"""Characters: eight digits and a unit."""
+_SHORTEST_TIMEOUT = 0.01
+"""Seconds; a shorter time counts as this."""
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
 _SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
@@ -121,7 +129,11 @@ class BoundedH2(H2Connection):
                     self._check_header_block()
                     return events
                 self._count(frame)
-                events.extend(self._receive_frame(frame))
+                found = self._receive_frame(frame)
+                for event in found:
+                    if isinstance(event, StreamReset):
+                        self._charge(_RESET_COST)
+                events.extend(found)
         except ProtocolError as error:
             with contextlib.suppress(ProtocolError):
                 self._terminate_connection(error.error_code)
@@ -181,8 +193,11 @@ class BoundedH2(H2Connection):
             return
         if isinstance(frame, DataFrame) and (frame.data or "END_STREAM" in frame.flags):
             return
+        self._charge(1)
+
+    def _charge(self, cost: int) -> None:
         now = time.monotonic()
-        self._left = min(self._left + (now - self._at) * self._rate, self._burst) - 1
+        self._left = min(self._left + (now - self._at) * self._rate, self._burst) - cost
         self._at = now
         if self._left < 0:
             raise Flood("too many frames that carry no data")
@@ -460,6 +475,21 @@ class BoundedConnection(Connection):
             self.owner.server.account(self, -self.held)
 
 
+def _text(event: RequestReceived) -> list[tuple[str, str]]:
+    return cast("list[tuple[str, str]]", event.headers)
+
+
+def _timeout(said: str) -> str:
+    """A grpc-timeout as grpclib can take it: it has no answer of its own for a time that is over before the call has begun, nor for
+    more digits than gRPC allows."""
+    if len(said) > _LONGEST_TIMEOUT:
+        return "too long"
+    try:
+        return said if decode_timeout(said) > _SHORTEST_TIMEOUT else f"{round(1000 * _SHORTEST_TIMEOUT)}m"
+    except ValueError:
+        return said
+
+
 class BoundedProcessor(EventsProcessor):
     """Hands on what h2 found."""
 
@@ -470,12 +500,19 @@ class BoundedProcessor(EventsProcessor):
 
     def process_request_received(self, event: RequestReceived) -> None:
         """Begins a call."""
-        headers = dict(cast("list[tuple[str, str]]", event.headers))
+        headers = dict(_text(event))
         connection = cast("BoundedConnection", self.connection)
         if ":method" not in headers or ":path" not in headers:
             with contextlib.suppress(ProtocolError):
                 connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.PROTOCOL_ERROR)
             return
+        if len(self.streams) >= 2 * connection.owner.server.limits.streams:
+            # Those that were reset are none of HTTP/2's any more, but each is a task until it has ended.
+            with contextlib.suppress(ProtocolError):
+                connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.REFUSED_STREAM)
+            return
+        if _TIMEOUT in headers:
+            event.headers = [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)]
         connection.calls += 1
         super().process_request_received(event)
         stream = self.streams.get(event.stream_id or 0)
