@@ -69,8 +69,8 @@ def _campaign(first: int, seconds: float, executions: int, *, statistics: bool) 
         totals.stories,
         0,
         f"seeds {first} to {seed - 1}, {totals.stories / elapsed:.0f} stories/s, {totals.frames:,} frames answered, "
-        f"{totals.sound_calls:,} sound calls; the honest peer waited {1000 * totals.slowest:.0f} ms at most ({totals.slowest_of}); "
-        f"one story took {totals.peak / (1 << 20):.0f} MiB at most ({totals.peak_of})",
+        f"{totals.sound_calls:,} sound calls; the honest peer waited {1000 * totals.slowest:.0f} ms at most "
+        f"({totals.slowest_of}); one story took {totals.peak / (1 << 20):.0f} MiB at most ({totals.peak_of})",
     )
 
 
@@ -114,7 +114,7 @@ def _write(told: Story, path: Path) -> None:
 def _read(path: Path) -> Story:
     said = json.loads(path.read_text())
     said["steps"] = [bytes.fromhex(step) for step in said["steps"]]
-    said["expected"] = {stream: status for stream, status in said["expected"]}
+    said["expected"] = dict(said["expected"])
     return Story(**said)
 
 

@@ -1,10 +1,10 @@
 """Invariant: whatever one peer writes to the gRPC server's socket, nobody but this peer has any of it.
 
-A real node listens on a Unix socket. Beside the story's peers there is an honest one, a registered plugin, whose calls are answered in
-time while a story is told and afterwards, and whose blocks arrive. What the server says to a story's peers is HTTP/2, the calls of a
-sound story get their status, and a peer that goes is let go: connections, calls, tasks, descriptors, registrations and what is held
-for nobody come back to what they were, and memory stays within a bound, at its peak and in the end. No exception is left to the
-loop, to a log, to a warning or to the collector.
+A real node listens on a Unix socket. Beside the story's peers there is an honest one, a registered plugin, whose calls are
+answered in time while a story is told and afterwards, and whose blocks arrive. What the server says to a story's peers is HTTP/2,
+the calls of a sound story get their status, and a peer that goes is let go: connections, calls, tasks, descriptors, registrations
+and what is held for nobody come back to what they were, and memory stays within a bound, at its peak and in the end. No exception
+is left to the loop, to a log, to a warning or to the collector.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import ContinuationFrame, DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
 from fuzz.http2.stories import Story
-from supervm_rt import HostEvent, RestartLimits, Runtime, RuntimeConfig, open_runtime
+from supervm_rt import RestartLimits, Runtime, RuntimeConfig, open_runtime
 from supervm_rt.transports.remote.addresses import UnixAddress
 from supervm_rt.transports.remote.limits import RemoteLimits
 from supervm_rt.trust.policy import PolicyLevel
@@ -40,9 +40,9 @@ NEIGHBOUR_SECONDS = 2.0
 SETTLE_SECONDS = 20.0
 """For everything that a peer left behind."""
 ANSWER_SECONDS = 20.0
-PEAK_BYTES = 64 << 20
+PEAK_BYTES = 48 << 20
 """Of memory for one story, its own bytes included."""
-GROWTH_BYTES = 48 << 20
+GROWTH_BYTES = 32 << 20
 """Of memory over a campaign, after its first stories."""
 WARM_STORIES = 200
 LOOK_EVERY = 50
@@ -56,6 +56,7 @@ LIMITS = RemoteLimits(
     control_rate=500.0,
     idle=60.0,
 )
+MOST_BLOCKS = 250
 READERS = 24
 """Descriptors of the store's readers, at most."""
 HONEST = "org.example.honest"
@@ -86,13 +87,11 @@ class Totals:
 class Judge:
     """One node, and what is compared."""
 
-    def __init__(
-        self, runtime: Runtime, path: Path, honest: RawPeer, exchange: int, complaints: list[str], totals: Totals
-    ) -> None:
+    def __init__(self, runtime: Runtime, path: Path, honest: RawPeer, complaints: list[str], totals: Totals) -> None:
         self._runtime = runtime
         self._path = path
         self._honest = honest
-        self._exchange = exchange
+        self._exchange = 0
         self._complaints = complaints
         self._totals = totals
         self._height = 0
@@ -101,10 +100,14 @@ class Judge:
         self._memory: int | None = None
 
     async def begin(self) -> None:
-        """Notes what there is without any story."""
+        """Lets the honest plugin in, and notes what there is without any story."""
+        answer = await self._honest.call("Register", register(HONEST))
+        if not registered(answer.messages[0]):
+            raise Finding(f"the honest plugin is not let in: {answer}")
+        self._exchange = await self._honest.begin("BlockExchange")
         await self._block()
         await self._health()
-        self._descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        self._descriptors = _descriptors()
         self._base = self._levels()
 
     def _levels(self) -> dict[str, int]:
@@ -121,13 +124,13 @@ class Judge:
             "connections that speak for plugins": len(sessions._of_connection),
             "registrations": sum(sessions._registered.values()),
             # The store's readers keep some, as many as read at once.
-            "descriptors": max(0, len(list(Path("/proc/self/fd").iterdir())) - self._descriptors - READERS),
+            "descriptors": max(0, _descriptors() - self._descriptors - READERS),
         }
 
     async def play(self, story: Story) -> None:
         """Tells a story. Raises Finding."""
         self._totals.kinds[story.kind] = self._totals.kinds.get(story.kind, 0) + 1
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        _forget_peak()
         before = _memory("VmRSS")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._health, story.kind)
@@ -165,21 +168,24 @@ class Judge:
             if answer.status != 0 or self._honest.closed:
                 raise Finding(f"the honest peer was answered {answer}")
             taken = time.monotonic() - begun
+            self._honest.answers = {self._exchange: self._honest.answers[self._exchange]}
             if taken > self._totals.slowest:
                 self._totals.slowest, self._totals.slowest_of = taken, kind
             return
         raise Finding(f"the honest peer was not answered within {NEIGHBOUR_SECONDS:g} s")
 
     async def _block(self) -> None:
-        """A block of the honest plugin, until it is on the chain. Heights go up to 200 and begin anew: it is sent before."""
+        """A block of the honest plugin, until it is on the chain. Ids are made of one byte: there are so many."""
         self._height += 1
         if self._height > 200:
             return
         await self._honest.send(self._exchange, framed(block(self._height)))
         with trio.move_on_after(SETTLE_SECONDS):
-            while (tip := self._runtime.chains["dev"].tip) is None or tip.height < self._height:
+            while True:
+                tip = self._runtime.chains["dev"].tip
+                if tip is not None and tip.height >= self._height:
+                    return
                 await trio.sleep(0.001)
-            return
         raise Finding(f"block {self._height} of the honest plugin did not come to the chain: {self._runtime.plugins[HONEST]}")
 
     # ---- the peers of a story ------------------------------------------------------------------------------------------------
@@ -201,10 +207,8 @@ class Judge:
             if story.expected:
                 await self._answered(story, heard)
             if story.leaves == "end":
-                try:
+                with suppress(trio.BrokenResourceError):
                     await stream.send_eof()
-                except trio.BrokenResourceError:
-                    pass
                 with trio.move_on_after(ANSWER_SECONDS) as scope:
                     if story.reads:
                         await heard.over.wait()
@@ -302,6 +306,15 @@ class Heard:
         self.news.set()
 
 
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _forget_peak() -> None:
+    """VmHWM begins anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _memory(what: str) -> int:
     text = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(f"{what}:"))
@@ -348,7 +361,6 @@ def _listening(complaints: list[str]) -> Iterator[None]:
 async def judging(totals: Totals) -> AsyncGenerator[Judge, None]:
     """A node with its honest peer. Raises Finding where its end is not clean."""
     complaints: list[str] = []
-    events: list[HostEvent] = []
     with tempfile.TemporaryDirectory(prefix="supervm-") as name, _listening(complaints):
         path = Path(name, "socket")
         config = RuntimeConfig(
@@ -360,15 +372,10 @@ async def judging(totals: Totals) -> AsyncGenerator[Judge, None]:
             restarts=RESTARTS,
             rejection_limit=1 << 30,
         )
-        async with open_runtime(config, receivers=(events.append,)) as runtime:
-            async with await trio.open_unix_socket(str(path)) as stream:
-                honest = RawPeer(stream)
-                answer = await honest.call("Register", register(HONEST))
-                if not registered(answer.messages[0]):
-                    raise Finding(f"the honest plugin is not let in: {answer}")
-                judge = Judge(runtime, path, honest, await honest.begin("BlockExchange"), complaints, totals)
-                await judge.begin()
-                yield judge
+        async with open_runtime(config) as runtime, await trio.open_unix_socket(str(path)) as stream:
+            judge = Judge(runtime, path, RawPeer(stream), complaints, totals)
+            await judge.begin()
+            yield judge
     if complaints:
         raise Finding("; ".join(complaints))
 

@@ -1,7 +1,7 @@
 """What one peer, or several alike, writes to the server: a story is made of a seed alone.
 
-A *sound* story is HTTP/2 and gRPC as they should be, cut, padded and mixed in any way that they allow: each of its calls has to get its
-status. The others break rules, one or many, or keep to them and flood.
+A *sound* story is HTTP/2 and gRPC as they should be, cut, padded and mixed in any way that they allow: each of its calls has to
+get its status. The others break rules, one or many, or keep to them and flood.
 """
 
 from __future__ import annotations

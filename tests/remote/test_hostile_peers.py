@@ -231,7 +231,7 @@ def opened(raw: RawPeer, stream: int) -> bytes:
 
 
 def test_calls_that_are_begun_and_reset_at_once_are_not_begun_without_end(tmp_path: Path) -> None:
-    """CVE-2023-44487: a call that was reset is none of those that are allowed at once, but its end is work that is still to do."""
+    """CVE-2023-44487: a call that was reset is none of those that are allowed at once, but its end is still to be worked on."""
     begun = 0
 
     class Counted(BoundedStream):

@@ -81,7 +81,7 @@ class BoundedEncoder(Encoder):
     @property
     def header_table_size(self) -> int:
         """Bytes, as HPACK counts them."""
-        return cast("int", self.header_table.maxsize)
+        return self.header_table.maxsize
 
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
@@ -480,8 +480,8 @@ def _text(event: RequestReceived) -> list[tuple[str, str]]:
 
 
 def _timeout(said: str) -> str:
-    """A grpc-timeout as grpclib can take it: it has no answer of its own for a time that is over before the call has begun, nor for
-    more digits than gRPC allows."""
+    """A grpc-timeout as grpclib can take it: it has no answer of its own for a time that is over before the call has begun, nor
+    for more digits than gRPC allows."""
     if len(said) > _LONGEST_TIMEOUT:
         return "too long"
     try:
@@ -512,7 +512,7 @@ class BoundedProcessor(EventsProcessor):
                 connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.REFUSED_STREAM)
             return
         if _TIMEOUT in headers:
-            event.headers = [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)]
+            event.headers = cast("Any", [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)])
         connection.calls += 1
         super().process_request_received(event)
         stream = self.streams.get(event.stream_id or 0)

@@ -37,8 +37,7 @@ class RemoteLimits:
     unregistered_bytes: int = 64 << 20
     """Held at any time for all connections that have not registered a plugin."""
     control_rate: float = 500.0
-    """HTTP/2 frames that carry no data a second and connection, of which the reset of a call counts as ten; twenty times as many at
-    once."""
+    """HTTP/2 frames that carry no data a second and connection; twenty times as many at once. A reset counts as ten."""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a bound that is none."""
