@@ -10,6 +10,7 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ from hyperframe.frame import (
 
 from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
-from supervm_rt.transports.remote import http2
+from supervm_rt.transports.remote import http2, server
 from supervm_rt.transports.remote.addresses import UnixAddress
 from supervm_rt.transports.remote.http2 import BoundedStream
 from supervm_rt.transports.remote.limits import RemoteLimits
@@ -561,6 +562,30 @@ def test_a_subscriber_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
         await refused(node, text="it took nothing for")
 
     played(tmp_path, act, stalled=0.5)
+
+
+def test_a_connection_without_a_call_is_closed_and_its_time_begins_with_the_end_of_the_last(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        remote: Any = node.runtime._remote
+        known = set(remote._gate._server.protocols)
+        async with peer(node.path) as raw:
+            assert (await raw.call("Health", b"")).status == 0
+            (connection,) = remote._gate._server.protocols - known
+            call = await raw.begin("StreamBlocks")
+            await raw.send(call, framed(b""), end=True)
+            await raw.said(call)
+            much_later = time.monotonic() + 10_000
+            connection.check(much_later)
+            raw.http.reset_stream(call)
+            await raw.flush()
+            assert (await raw.call("Health", b"")).status == 0
+            connection.check(much_later + 899)
+            assert (await raw.call("Health", b"")).status == 0
+            connection.check(much_later + 901)
+            await raw.until_closed()
+
+    with mock.patch.object(server, "_CHECK_SECONDS", 1e6):
+        played(tmp_path, act, idle=900.0)
 
 
 # ---- many of them ----------------------------------------------------------------------------------------------------------
