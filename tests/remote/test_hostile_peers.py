@@ -429,6 +429,21 @@ def test_a_compressed_message_is_refused(tmp_path: Path) -> None:
     played(tmp_path, act)
 
 
+def test_an_empty_message_is_one_whatever_follows_it(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            # Nothing follows, and the call is not ended.
+            watch = await raw.begin("/grpc.health.v1.Health/Watch")
+            await raw.send(watch, framed(b""))
+            assert (await raw.said(watch)).messages == [b"\x08\x01"]
+            # Another message follows.
+            call = await raw.begin("Health")
+            await raw.send(call, framed(b"") + framed(b"\x08\x01"), end=True)
+            assert (await raw.finished(call)).status == 0
+
+    played(tmp_path, act)
+
+
 def test_a_stream_that_ends_inside_a_message(tmp_path: Path) -> None:
     async def act(node: Served) -> None:
         async with peer(node.path) as raw:

@@ -187,6 +187,8 @@ class MessageBuffer:
 
     async def read(self, size: int) -> bytes:
         """For grpclib, which asks for the prefix of a message and then for its body."""
+        if size == 0:
+            return b""
         if self._body is not None:
             body, self._body = self._body, None
             return bytes(body)
