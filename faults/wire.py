@@ -173,7 +173,7 @@ FAULTS = (
         HTTP2,
         "        if len(self.streams) >= 2 * connection.owner.server.limits.streams:\n",
         "        if len(self.streams) >= 1 << 30:\n",
-        ("fuzz.http2", "--seconds", "60", "--seed", "5000"),
+        ("pytest", f"{HOSTILE}::test_calls_that_are_begun_and_reset_at_once_are_not_begun_without_end"),
     ),
     Fault(
         "header-block-without-a-bound",
@@ -181,7 +181,15 @@ FAULTS = (
         HTTP2,
         "_CONTROL_BYTES = 2 * _HEADER_LIST_BYTES\n",
         "_CONTROL_BYTES = 1 << 30\n",
-        ("fuzz.http2", "--seconds", "60", "--seed", "5000"),
+        ("fuzz.http2", "--seconds", "30", "--seed", "5000"),
+    ),
+    Fault(
+        "empty-message-takes-the-next-for-its-body",
+        "a message without content is not answered, or not as what it is",
+        f"{REMOTE}/messages.py",
+        '        if size == 0:\n            return b""\n',
+        "",
+        ("fuzz.http2", "--seconds", "30", "--seed", "8800"),
     ),
     Fault(
         "call-of-a-peer-that-left-goes-on",
@@ -189,6 +197,6 @@ FAULTS = (
         HTTP2,
         "            task.cancel()\n            self._cancelled.add(task)\n",
         "            self._cancelled.add(task)\n",
-        ("fuzz.http2", "--seconds", "60", "--seed", "5000"),
+        ("fuzz.http2", "--seconds", "30", "--seed", "5000"),
     ),
 )

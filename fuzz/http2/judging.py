@@ -42,9 +42,9 @@ SETTLE_SECONDS = 20.0
 ANSWER_SECONDS = 20.0
 PEAK_BYTES = 48 << 20
 """Of memory for one story, its own bytes included."""
-GROWTH_BYTES = 32 << 20
+GROWTH_BYTES = 48 << 20
 """Of memory over a campaign, after its first stories."""
-WARM_STORIES = 200
+WARM_STORIES = 1_000
 LOOK_EVERY = 50
 """Stories between two blocks of the honest plugin, and two looks at what memory came to."""
 LIMITS = RemoteLimits(
