@@ -181,7 +181,7 @@ FAULTS = (
         HTTP2,
         "_CONTROL_BYTES = 2 * _HEADER_LIST_BYTES\n",
         "_CONTROL_BYTES = 1 << 30\n",
-        ("fuzz.http2", "--seconds", "30", "--seed", "5000"),
+        ("pytest", f"{HOSTILE}::test_a_header_block_in_frames_as_large_as_data_may_be"),
     ),
     Fault(
         "empty-message-takes-the-next-for-its-body",
