@@ -25,17 +25,34 @@ GRACE_SECONDS = 180.0
 """How long a campaign may go on past its time, to make its finding small; it counts as hung then."""
 STOP_SECONDS = 10.0
 LOG_LINES = 80
-WEIGHTS = {
-    "reorgs": 3,
-    "lifecycle": 3,
-    "bitcoin": 2,
-    "bitcoin_differential": 2,
-    "block_files": 1,
-    "manifest": 1,
-    "child_kills": 1,
-    "remote_frames": 1,
-    "remote_differential": 1,
-    "ring": 1,
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """One line of the table."""
+
+    weight: int
+    """Its part of the time."""
+    package: str = ""
+    """Of ``fuzz``; empty: the campaign's own name."""
+    arguments: tuple[str, ...] = ()
+
+
+CAMPAIGNS = {
+    "reorgs": Campaign(3),
+    "reorgs_in_process": Campaign(1, "reorgs", ("--over", "in-process")),
+    "reorgs_child": Campaign(1, "reorgs", ("--over", "child")),
+    "reorgs_grpc": Campaign(1, "reorgs", ("--over", "grpc")),
+    "lifecycle": Campaign(3),
+    "bitcoin": Campaign(2),
+    "bitcoin_differential": Campaign(2),
+    "block_files": Campaign(1),
+    "manifest": Campaign(1),
+    "child_kills": Campaign(1),
+    "http2": Campaign(2),
+    "remote_frames": Campaign(1),
+    "remote_differential": Campaign(1),
+    "ring": Campaign(1),
 }
 
 
@@ -55,20 +72,20 @@ class Result:
 def main() -> int:
     """Runs what was asked for."""
     options = _options()
-    chosen = options.only or list(WEIGHTS)
-    missing = [name for name in chosen if importlib.util.find_spec(f"fuzz.{name}") is None]
+    chosen = options.only or list(CAMPAIGNS)
+    missing = [name for name in chosen if importlib.util.find_spec(f"fuzz.{_package(name)}") is None]
     if missing:
         print(f"there is no campaign {', '.join(missing)} in fuzz/", file=sys.stderr)
         return 2
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    whole = sum(WEIGHTS[name] for name in chosen)
+    whole = sum(CAMPAIGNS[name].weight for name in chosen)
     results: dict[str, Result] = {}
     BUILD.mkdir(exist_ok=True)
     try:
         for name in chosen:
             seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
-            seconds = options.minutes * 60 * WEIGHTS[name] / whole
+            seconds = options.minutes * 60 * CAMPAIGNS[name].weight / whole
             print(f"{name}: {seconds:.0f} s, seed {seed}", file=sys.stderr, flush=True)
             results[name] = _run(name, seconds, seed)
             if results[name].failures:
@@ -81,10 +98,14 @@ def main() -> int:
     return 1 if any(result.failures for result in results.values()) else 0
 
 
+def _package(name: str) -> str:
+    return CAMPAIGNS[name].package or name
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz", description="campaigns that try to break the runtime")
     parser.add_argument("minutes", type=float, metavar="MINUTES", help="in all")
-    parser.add_argument("--only", nargs="+", choices=list(WEIGHTS), metavar="NAME", help=f"of {', '.join(WEIGHTS)}")
+    parser.add_argument("--only", nargs="+", choices=list(CAMPAIGNS), metavar="NAME", help=f"of {', '.join(CAMPAIGNS)}")
     parser.add_argument("--seed", type=int, help="for each campaign; a fresh one where it is not given")
     parser.add_argument("--json", action="store_true", help="print what build/fuzz.json holds instead of the table")
     options = parser.parse_args()
@@ -100,7 +121,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _run(name: str, seconds: float, seed: int) -> Result:
     log = BUILD / "fuzz" / f"{name}.log"
     log.parent.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", f"fuzz.{name}", "--seconds", f"{seconds:.1f}", "--seed", str(seed)]
+    package = f"fuzz.{_package(name)}"
+    command = [sys.executable, "-m", package, *CAMPAIGNS[name].arguments, "--seconds", f"{seconds:.1f}", "--seed", str(seed)]
     begun = time.monotonic()
     with log.open("wb") as output:
         # A session of its own: a Ctrl-C reaches it through _stop alone, and its own children with it.

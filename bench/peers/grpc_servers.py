@@ -73,6 +73,8 @@ async def ours(path: Path, size: int, batch: int) -> None:
         async def admit(self, said: Any) -> str:
             return "bench"
 
+        def withdraw(self, introduction: Any, taken: Any) -> None: ...
+
         def refusal(self, plugin: str) -> str:
             return ""
 

@@ -118,6 +118,7 @@ func run(address string) error {
 	}
 	position, _ := strconv.ParseUint(string(answer.Position), 10, 64) // None is 0.
 	ended := make(chan struct{})
+	stopped := false
 	go send(stream, messages(position), time.Duration(answer.HeartbeatMs)*time.Millisecond/3, ended)
 	for {
 		message, err := stream.Recv()
@@ -127,7 +128,10 @@ func run(address string) error {
 		if err != nil {
 			return err
 		}
-		if stop := message.GetStop(); stop != nil {
+		// Acknowledge and Credit are left aside, and so is all that a later revision may say. It has none of the capabilities that
+		// let a node ask a question.
+		if stop := message.GetStop(); stop != nil && !stopped {
+			stopped = true
 			log.Printf("the node stops it: %s", stop.Reason)
 			close(ended)
 		}

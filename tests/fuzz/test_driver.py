@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import fuzz.__main__ as driver
+from fuzz.reorgs.placed import WAYS
 
 PROJECT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def project(tmp_path: Path) -> Path:
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "__main__.py").write_text((PROJECT / "fuzz" / "__main__.py").read_text())
-    for name in driver.WEIGHTS:
+    for name in driver.CAMPAIGNS:
         write(tmp_path, name, 'print(\'{"executions": 5, "failures": 0, "detail": "fine"}\')')
     return tmp_path
 
@@ -40,16 +41,18 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_campaign_gets_its_share(project: Path) -> None:
-    for name in driver.WEIGHTS:
+    for name in driver.CAMPAIGNS:
         write(project, name, 'print(\'{"executions": 5, "failures": 0, "detail": "%s"}\' % \' \'.join(sys.argv[1:]))')
     done = run(project, "14", "--seed", "7", "--json")
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
     assert results == json.loads((project / "build/fuzz.json").read_text())
-    assert list(results) == list(driver.WEIGHTS)
-    whole = sum(driver.WEIGHTS.values())
+    assert list(results) == list(driver.CAMPAIGNS)
+    whole = sum(campaign.weight for campaign in driver.CAMPAIGNS.values())
     for name, result in results.items():
-        assert result["detail"] == f"--seconds {14 * 60 * driver.WEIGHTS[name] / whole:.1f} --seed 7"
+        campaign = driver.CAMPAIGNS[name]
+        seconds = f"--seconds {14 * 60 * campaign.weight / whole:.1f}"
+        assert result["detail"] == " ".join([*campaign.arguments, seconds, "--seed 7"])
         assert (result["executions"], result["failures"], result["seed"]) == (5, 0, 7)
 
 
@@ -60,6 +63,17 @@ def test_a_table_by_default_and_seeds_of_its_own(project: Path) -> None:
     assert head.split() == ["campaign", "seconds", "seed", "executions", "found", "detail"]
     assert [row.split()[0] for row in rows] == ["ring", "manifest"]
     assert rows[0].split()[2] != rows[1].split()[2]
+
+
+def test_the_reorg_machine_is_played_in_every_way() -> None:
+    over = {campaign.arguments for campaign in driver.CAMPAIGNS.values() if campaign.package == "reorgs"}
+    assert over == {("--over", way) for way in WAYS}
+
+
+def test_every_campaign_is_there() -> None:
+    """And every package that is a campaign is played."""
+    packages = {campaign.package or name for name, campaign in driver.CAMPAIGNS.items()}
+    assert packages == {path.parent.name for path in (PROJECT / "fuzz").glob("*/__main__.py")}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +94,7 @@ def test_a_finding_is_shown_and_the_others_go_on(project: Path, code: str, says:
     results = json.loads((project / "build/fuzz.json").read_text())
     assert results["bitcoin"]["detail"] == says
     assert [name for name, result in results.items() if result["failures"]] == ["bitcoin"]
-    assert len(results) == len(driver.WEIGHTS)
+    assert len(results) == len(driver.CAMPAIGNS)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from supervm_rt import Deadlines
 from supervm_rt.transports.remote.messages import MessageBuffer
@@ -60,3 +63,36 @@ def test_a_message_keeps_no_larger_one_alive() -> None:
     assert (len(first), len(second)) == (1 << 20, 1 << 14)
     assert isinstance(first, bytes)
     assert isinstance(second, bytes)
+
+
+def test_a_message_in_crumbs_takes_no_more_memory_than_it_has_bytes() -> None:
+    """Each piece would be an object of its own, of 35 bytes and more."""
+    size = 200_000
+    buffer = MessageBuffer(lambda size: None, 1 << 24, lambda size: None)
+    buffer.add(size.to_bytes(5), 5)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(size // 2 - 1):
+            buffer.add(bytes((1, 2)), 2)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2 * size
+    buffer.add(b"\1\2", 2)
+    (message,) = asyncio.run(buffer.take())
+    assert bytes(message) == b"\1\2" * (size // 2)
+
+
+@pytest.mark.parametrize("sizes", [(1, 5_000, 3), (5_000, 1, 1, 1, 5_000), (2,) * 50, (1 << 16, 1 << 16, 7)])
+def test_a_message_comes_out_as_it_was_in_whatever_pieces_it_came(sizes: tuple[int, ...]) -> None:
+    pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
+    whole = b"".join(pieces)
+    buffer = MessageBuffer(lambda size: None, 1 << 24, lambda size: None)
+    buffer.add(framed(whole)[:2], 2)
+    buffer.add(framed(whole)[2:5], 3)
+    for piece in pieces:
+        buffer.add(piece, len(piece))
+    (message,) = asyncio.run(buffer.take())
+    assert bytes(message) == whole
+    assert memoryview(message).readonly

@@ -69,6 +69,20 @@ def test_a_block_arrives_with_all_that_it_says() -> None:
     assert (frame.to_height, frame.orphans) == (None, [])
 
 
+@pytest.mark.parametrize("number", [15, 16, 19, 38, 900, (1 << 29) - 1])
+@pytest.mark.parametrize("behind", [False, True])
+def test_fields_that_are_not_known_say_nothing(number: int, *, behind: bool) -> None:
+    """A later revision of the contract may have them."""
+    unknown = b"".join(
+        varint(number << 3 | kind) + said for kind, said in ((2, b"\x03new"), (0, b"\x07"), (1, bytes(8)), (5, bytes(4)))
+    )
+    known = block(height=5, block_bytes=b"raw", hash=HASH, parent=PARENT, position=b"0:17").SerializeToString()
+    (frame,), other = hear(known + unknown if behind else unknown + known, generation=3)
+    assert other is None
+    assert (bytes(frame), frame.height, frame.hash, frame.parent) == (b"raw", 5, HASH, PARENT)
+    assert (frame.position, frame.final_height, frame.weight) == (b"0:17", None, None)
+
+
 def test_what_is_not_said_is_unknown() -> None:
     frame = one(block())
     assert (frame.kind, bytes(frame)) == (_abi.KIND_BLOCK, b"")

@@ -10,18 +10,32 @@ import socket
 import stat
 import struct
 import sys
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import trio
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 
 from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
+from supervm_rt.transports.remote import http2, server
 from supervm_rt.transports.remote.addresses import UnixAddress
+from supervm_rt.transports.remote.http2 import BoundedStream
 from supervm_rt.transports.remote.limits import RemoteLimits
 from tests.remote.messages import block, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
@@ -139,6 +153,50 @@ def test_headers_that_unpack_to_far_more(tmp_path: Path) -> None:
     played(tmp_path, act)
 
 
+def test_a_header_block_in_frames_as_large_as_data_may_be(tmp_path: Path) -> None:
+    """Of which 64 would be kept before anybody looks into them."""
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            try:
+                await raw.stream.send_all(HeadersFrame(1, data=b"\x00\x01a\x01b").serialize())
+                for _ in range(2):
+                    await raw.stream.send_all(ContinuationFrame(1, data=bytes(20_000)).serialize())
+            except trio.BrokenResourceError:
+                pass
+            await closed(raw)
+        await refused(node, text="a header block of 40005 bytes")
+
+    played(tmp_path, act)
+
+
+@pytest.mark.parametrize("frame", [ContinuationFrame(1), PingFrame(0), SettingsFrame(0), HeadersFrame(1)])
+def test_a_long_frame_of_another_kind_is_refused_before_its_body_comes(tmp_path: Path, frame: Frame) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            await raw.stream.send_all((200_000).to_bytes(3, "big") + frame.serialize()[3:9])
+            await closed(raw)
+        await refused(node, text="of 200000 bytes")
+
+    played(tmp_path, act)
+
+
+def test_a_table_of_headers_is_as_large_as_the_host_wants(tmp_path: Path) -> None:
+    """The peer may allow more; what was said of errors would be kept for it."""
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            raw.http.update_settings({SettingCodes.HEADER_TABLE_SIZE: (1 << 32) - 1})
+            raw.http.decoder.max_allowed_table_size = (1 << 32) - 1
+            for _ in range(2):
+                assert (await raw.call("Health", b"")).status == 0
+            assert raw.http.decoder.header_table_size <= 4096
+
+    played(tmp_path, act)
+
+
 @pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty data"])
 def test_a_flood_of_what_carries_nothing(tmp_path: Path, kind: str) -> None:
     async def act(node: Served) -> None:
@@ -173,6 +231,51 @@ def opened(raw: RawPeer, stream: int) -> bytes:
     return HeadersFrame(stream, data=headers, flags=["END_HEADERS"]).serialize() + reset.serialize()
 
 
+def test_calls_that_are_begun_and_reset_at_once_are_not_begun_without_end(tmp_path: Path) -> None:
+    """CVE-2023-44487: a call that was reset is none of those that are allowed at once, but its end is still to be worked on."""
+    begun = 0
+
+    class Counted(BoundedStream):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            nonlocal begun
+            begun += 1
+            super().__init__(*arguments, **more)
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            flood = b"".join(opened(raw, 1 + 2 * number) for number in range(300))
+            with mock.patch.object(http2, "BoundedStream", Counted):
+                await raw.stream.send_all(flood)
+                raw.http.highest_outbound_stream_id = 599
+                with trio.fail_after(10):
+                    while (await raw.call("Health", b"")).reset == 7:  # refused, to be tried again
+                        pass
+            assert begun < 50, begun
+
+    played(tmp_path, act, streams=8)
+
+
+@pytest.mark.parametrize("way", ["the peer's", "the host's"])
+def test_resets_are_dearer_than_other_frames(tmp_path: Path, way: str) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            await raw.flush()
+            wide = WindowUpdateFrame(1, window_increment=(1 << 31) - 1).serialize()
+            try:
+                for number in range(1_000):  # of 10,000 frames that may come at once
+                    call = opened(raw, 1 + 2 * number)
+                    if way == "the host's":
+                        call = call[:-13] + wide[:5] + (1 + 2 * number).to_bytes(4, "big") + wide[9:]
+                    await raw.stream.send_all(call)
+            except trio.BrokenResourceError:
+                pass
+            await closed(raw)
+        await refused(node, text="too many frames that carry no data")
+
+    played(tmp_path, act)
+
+
 def test_more_calls_at_once_than_are_allowed(tmp_path: Path) -> None:
     async def act(node: Served) -> None:
         async with peer(node.path) as raw:
@@ -202,6 +305,9 @@ def test_more_calls_at_once_than_are_allowed(tmp_path: Path) -> None:
         ([("te", "none")], ":status 400"),
         ([(":path", "/nowhere")], "grpc-status 12"),
         ([("grpc-timeout", "soon")], "grpc-status 2"),
+        ([("grpc-timeout", "0n")], "grpc-status 4"),
+        ([("grpc-timeout", "9" * 400 + "H")], "grpc-status 2"),
+        ([("grpc-timeout", "9" * 4000 + "H")], "grpc-status 2"),
         ([(":path", "")], "grpc-status 12"),
     ],
 )
@@ -216,7 +322,7 @@ def test_calls_that_are_none_of_grpc(tmp_path: Path, headers: list[tuple[str, st
                 "content-type": "application/grpc",
             }
             raw.http.config.validate_outbound_headers = False
-            raw.http.send_headers(1, list((usual | dict(headers)).items()), end_stream=True)
+            raw.http.send_headers(1, list((usual | dict(headers)).items()), end_stream="0n" not in dict(headers).values())
             raw.answers[1] = Answer()
             await raw.flush()
             name, value = answer.split()
@@ -323,6 +429,21 @@ def test_a_compressed_message_is_refused(tmp_path: Path) -> None:
     played(tmp_path, act)
 
 
+def test_an_empty_message_is_one_whatever_follows_it(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            # Nothing follows, and the call is not ended.
+            watch = await raw.begin("/grpc.health.v1.Health/Watch")
+            await raw.send(watch, framed(b""))
+            assert (await raw.said(watch)).messages == [b"\x08\x01"]
+            # Another message follows.
+            call = await raw.begin("Health")
+            await raw.send(call, framed(b"") + framed(b"\x08\x01"), end=True)
+            assert (await raw.finished(call)).status == 0
+
+    played(tmp_path, act)
+
+
 def test_a_stream_that_ends_inside_a_message(tmp_path: Path) -> None:
     async def act(node: Served) -> None:
         async with peer(node.path) as raw:
@@ -372,6 +493,28 @@ def test_what_nobody_registered_for_holds_is_bounded(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
     played(tmp_path, act, unregistered_bytes=4 << 20)
+
+
+def test_frames_that_are_not_whole_are_held_for_nobody_too(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def hold() -> None:
+                async with peer(node.path) as raw:
+                    call = await raw.begin("Register")
+                    part = DataFrame(call, data=bytes(200_000)).serialize()[:-1]
+                    try:
+                        await raw.stream.send_all(part)
+                        await closed(raw)
+                    except trio.BrokenResourceError:
+                        pass
+
+            for _ in range(12):
+                nursery.start_soon(hold)
+            await refused(node, text="too much is held already")
+            nursery.cancel_scope.cancel()
+
+    played(tmp_path, act, unregistered_bytes=2 << 20)
 
 
 # ---- whose session ---------------------------------------------------------------------------------------------------------
@@ -434,6 +577,30 @@ def test_a_subscriber_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
         await refused(node, text="it took nothing for")
 
     played(tmp_path, act, stalled=0.5)
+
+
+def test_a_connection_without_a_call_is_closed_and_its_time_begins_with_the_end_of_the_last(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        remote: Any = node.runtime._remote
+        known = set(remote._gate._server.protocols)
+        async with peer(node.path) as raw:
+            assert (await raw.call("Health", b"")).status == 0
+            (connection,) = remote._gate._server.protocols - known
+            call = await raw.begin("StreamBlocks")
+            await raw.send(call, framed(b""), end=True)
+            await raw.said(call)
+            much_later = time.monotonic() + 10_000
+            connection.check(much_later)
+            raw.http.reset_stream(call)
+            await raw.flush()
+            assert (await raw.call("Health", b"")).status == 0
+            connection.check(much_later + 899)
+            assert (await raw.call("Health", b"")).status == 0
+            connection.check(much_later + 901)
+            await raw.until_closed()
+
+    with mock.patch.object(server, "_CHECK_SECONDS", 1e6):
+        played(tmp_path, act, idle=900.0)
 
 
 # ---- many of them ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import socket
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import trio
@@ -23,7 +24,9 @@ from supervm_rt import (
     RestartPolicy,
     sdk,
 )
+from supervm_rt.transports.interface import Received
 from supervm_rt.transports.remote.limits import RemoteLimits
+from supervm_rt.transports.remote.transport import RemoteTransport
 from supervm_rt.trust.manifest import parse_manifest
 from tests.remote.messages import block, field, fields, register, registered
 from tests.remote.support import RawPeer, Served, framed, peer, serving
@@ -195,6 +198,26 @@ def test_a_token_ends_with_its_life(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_a_position_is_acknowledged_once_it_is_durable_and_not_before(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register(NAME) + field(6, 1))).messages[0])
+            exchange = await raw.begin("BlockExchange")
+            async with node.runtime.store_turn:  # nothing is committed meanwhile
+                await raw.send(exchange, framed(block(1) + field(10, b"one")))
+                with trio.fail_after(20):
+                    while (ring := node.runtime.plugins[NAME].ring) is None or not ring.frames or ring.used:
+                        await trio.sleep(0.002)
+                for _ in range(10):  # what was said before comes before these answers
+                    assert (await raw.call("Health", b"")).status == 0
+                assert not any(30 in fields(said) for said in raw.answers[exchange].messages)
+            with trio.fail_after(20):
+                while not any(fields(said).get(30) == [field(1, b"one")] for said in raw.answers[exchange].messages):
+                    await raw.hear()
+
+    trio.run(main)
+
+
 def test_several_plugins_on_one_connection_say_which(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path) as node, peer(node.path) as raw:
@@ -310,6 +333,42 @@ def test_a_plugin_whose_connection_ends(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_a_registered_plugin_whose_connection_ends_before_its_exchange(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, deadlines=Deadlines(start=1_000)) as node:
+            async with peer(node.path) as raw:
+                assert registered((await raw.call("Register", register(NAME))).messages[0])
+                await settled(node, PluginState.STARTING)
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert failed.data["cause"] == "disconnect"
+
+    trio.run(main)
+
+
+def test_what_is_said_belongs_to_the_life_that_says_it(tmp_path: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    take = RemoteTransport.receive_rest
+
+    def note(transport: RemoteTransport) -> Received:
+        received = take(transport)
+        heard.extend((transport.generation, frame.generation) for frame in received.frames)
+        return received
+
+    async def main() -> None:
+        async with serving(tmp_path) as node:
+            for life in (1, 2):
+                async with peer(node.path) as raw:
+                    assert registered((await raw.call("Register", register(NAME))).messages[0])
+                    exchange = await raw.begin("BlockExchange")
+                    await raw.send(exchange, framed(block(life)))
+                    await height(node, life)
+                await settled(node, PluginState.UNLOADED)
+
+    with mock.patch.object(RemoteTransport, "receive_rest", note):
+        trio.run(main)
+    assert heard == [(1, 1), (2, 2)]
+
+
 def test_a_silent_plugin_is_ended(tmp_path: Path) -> None:
     plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin", heartbeat="300ms", restart="never"))
 
@@ -396,6 +455,31 @@ def test_logs_and_metrics_arrive(tmp_path: Path) -> None:
             assert (line.message, int(line.severity)) == ("a line\\nwith a break", 3)
             metric = await node.seen.until(EventKind.PLUGIN_METRIC)
             assert metric.data == {"name": "peers", "value": 8.5}
+
+    trio.run(main)
+
+
+def test_who_leaves_while_it_registers_leaves_no_plugin_behind(tmp_path: Path) -> None:
+    """Under the policy dev a registration adds a plugin, which nobody would ever be again."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as other:
+            for turns in range(40):
+                async with peer(node.path) as raw:
+                    call = await raw.begin("Register")
+                    await raw.send(call, framed(register(f"org.example.gone-{turns}")), end=True)
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    if turns % 2:
+                        raw.http.reset_stream(call)
+                        await raw.flush()
+                        assert (await raw.call("Health", b"")).status == 0
+            with trio.fail_after(20):
+                while not all(status.finished for status in node.runtime.plugins.values()):
+                    await trio.sleep(0.01)
+            # Who comes again is let in.
+            answer = await other.call("Register", register("org.example.gone-5"))
+            assert registered(answer.messages[0]), answer
 
     trio.run(main)
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from supervm_rt import sdk
+from supervm_rt import PluginConfig, sdk
 from tests.remote.messages import field, fields, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving
 
@@ -39,8 +39,10 @@ async def publish(host: sdk.Plugin, *names: str) -> None:
 
 
 @asynccontextmanager
-async def told(folder: Path, *names: str) -> AsyncGenerator[tuple[Served, sdk.Plugin, RawPeer], None]:
-    async with serving(folder) as node:
+async def told(
+    folder: Path, *names: str, plugins: tuple[PluginConfig, ...] = ()
+) -> AsyncGenerator[tuple[Served, sdk.Plugin, RawPeer], None]:
+    async with serving(folder, *plugins) as node:
         connect = sdk.connect(f"unix:{node.path}", name="org.example.source", version="1.0.0", chain="dev")
         async with connect as host, peer(node.path) as raw:
             await publish(host, *names)
@@ -99,6 +101,36 @@ def test_a_cursor_goes_on_behind_its_event_also_over_a_reorg(tmp_path: Path) -> 
             assert events(rest) == [(UNDO, 3, "ab"), (UNDO, 2, "a"), (NEW, 2, "c"), (NEW, 3, "cd")]
             forged = await raw.call("StreamBlocks", ONCE + field(4, cursor[:-2] + b"xx"))
             assert forged.status == 11
+
+    trio.run(main)
+
+
+def test_a_cursor_is_of_the_chains_that_it_was_given_for(tmp_path: Path) -> None:
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "plugin/plugin.yaml").write_text(
+        "{id: org.example.other, name: Other, version: 1.0.0, chain: dev, capabilities: [block_stream], runMode: grpc}"
+    )
+    other = PluginConfig(path=tmp_path / "plugin", chain="other")
+
+    async def main() -> None:
+        async with told(tmp_path, "", "a", plugins=(other,)) as (node, _, raw):
+            connect = sdk.connect(f"unix:{node.path}", name="org.example.other", version="1.0.0", chain="dev")
+            async with connect as second:
+                await publish(second, "", "b")
+                with trio.fail_after(20):
+                    await second.wait_durable(b"b")
+                cursors = {}
+                for chain in ("dev", "other"):
+                    answer = await raw.call("StreamBlocks", ONCE + field(3, chain))
+                    assert answer.status == 0, answer
+                    (cursors[chain],) = fields(answer.messages[0])[9]
+                assert isinstance(cursors["dev"], bytes)
+                assert events(await raw.call("StreamBlocks", ONCE + field(3, "dev") + field(4, cursors["dev"]))) == [
+                    (NEW, 2, "a")
+                ]
+                strange = await raw.call("StreamBlocks", ONCE + field(3, "other") + field(4, cursors["dev"]))
+                assert (strange.status, strange.messages) == (11, [])
+                assert "the cursor is of dev, not of other" in strange.message
 
     trio.run(main)
 

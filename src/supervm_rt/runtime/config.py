@@ -217,7 +217,10 @@ def _limits(item: Mapping[str, Any]) -> RemoteLimits:
     for key, value in item.items():
         parse = parse_bytes if key in sizes else parse_seconds if key in seconds else (lambda number: number)
         values[key] = _amount(f"remote.{key}", parse, value)
-    return RemoteLimits(**values)
+    try:
+        return RemoteLimits(**values)
+    except ConfigurationError as error:
+        raise DocumentFault(error.message) from None
 
 
 def _retention(item: Mapping[str, Any]) -> Retention:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +97,13 @@ class RemoteDoor:
         plugin = await runtime.add(config, manifest=manifest)
         self._newcomers[plugin] = manifest
         return plugin
+
+    def withdraw(self, said: Said, taken: Callable[[str], bool]) -> None:
+        """Ends a plugin that was added for a registration which was broken off, where nobody else registered as it."""
+        plugin = said.manifest.id
+        known = self._runtime.supervisors.get(plugin)
+        if plugin in self._newcomers and known is not None and not taken(plugin):
+            known.stop()
 
     def refusal(self, plugin: str) -> str:
         """Why a plugin that was admitted will have no further life by itself; empty: it has one, or will."""

@@ -18,6 +18,7 @@ lost, and begin anew at the position that the host has committed.
 
 from supervm_rt.sdk.connection import Connection, Description, Disconnected, Refused, Stopped
 from supervm_rt.sdk.flavours import Plugin, connect, connect_asyncio, serve, serve_asyncio
+from supervm_rt.sdk.messages import Submitted
 
 __all__ = [
     "Connection",
@@ -26,6 +27,7 @@ __all__ = [
     "Plugin",
     "Refused",
     "Stopped",
+    "Submitted",
     "connect",
     "connect_asyncio",
     "serve",

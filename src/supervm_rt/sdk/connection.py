@@ -1,9 +1,10 @@
-"""A plugin's connection to its host, on asyncio; ``sdk.trio_flavour`` wraps it for Trio."""
+"""A plugin's connection to its host, on asyncio; ``sdk.flavours`` wraps it for Trio."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import ssl as tls
@@ -20,6 +21,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from supervm_rt.errors import ConfigurationError, OperatorError, SuperVMError
 from supervm_rt.sdk import messages
+from supervm_rt.sdk.messages import Submitted
 from supervm_rt.transports.remote.service import TOKEN, Codec
 
 SERVICE = "/supervm.plugin.PluginHost/"
@@ -93,6 +95,9 @@ class Connection:
         self._something = asyncio.Event()
         self._room = asyncio.Event()
         self._acknowledged = asyncio.Event()
+        self._asked: dict[int, asyncio.Future[Submitted]] = {}
+        """By number: transactions that were not answered yet."""
+        self._numbers = itertools.count(1)
         self._finished = False
         self._told_to_stop = False
         self._failure: SuperVMError | None = None
@@ -205,6 +210,21 @@ class Connection:
         self._check()
         self._put(messages.shutdown(reason))
 
+    async def submit_tx(self, tx: bytes, *, chain: str = "") -> Submitted:
+        """Asks the host to hand a transaction on, and waits for what becomes of it. Needs the capability submit_tx.
+
+        ``chain``: whose network it is for; empty: the plugin's own. Raises Stopped, Disconnected.
+        """
+        self._check()
+        number = next(self._numbers)
+        answer: asyncio.Future[Submitted] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        self._put(messages.submit(chain or self._chain, tx, number))
+        try:
+            return await answer
+        finally:
+            self._asked.pop(number, None)
+
     async def wait_durable(self, position: bytes) -> None:
         """Waits until the host has committed what carried this position. Raises Disconnected."""
         while self.durable != position:
@@ -259,6 +279,10 @@ class Connection:
         self.stopping.set()
         for event in (self._room, self._acknowledged, self._something):
             event.set()
+        for answer in self._asked.values():
+            if not answer.done():
+                assert self._failure is not None
+                answer.set_exception(self._failure)
 
     async def _send(self, stream: Stream[Any, Any]) -> None:
         while True:
@@ -287,13 +311,27 @@ class Connection:
 
     async def _hear(self, stream: Stream[Any, Any]) -> None:
         while (message := await stream.recv_message()) is not None:
-            heard = messages.hear(message)
+            try:
+                heard = messages.hear(message)
+            except ValueError as error:
+                self._fail(str(error))
+                return
             if heard.position is not None:
                 self.durable = heard.position
                 self._acknowledged.set()
             if heard.credit:
                 self._credit += heard.credit
                 self._room.set()
+            if heard.submitted is not None:
+                number, result = heard.submitted
+                answer = self._asked.get(number)
+                if answer is not None and not answer.done():
+                    answer.set_result(result)
+            if heard.answer is not None and not self.stopping.is_set():
+                self._put(heard.answer)
+                while self._unsent_bytes >= MOST_UNSENT and self._failure is None:
+                    self._room.clear()
+                    await self._room.wait()
             if heard.stop:
                 self._told_to_stop = True
                 self.stopping.set()

@@ -7,12 +7,15 @@ import random
 import ssl as tls
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import trio
 
 from supervm_rt.sdk.connection import Connection, Description, Disconnected, Stopped, open_connection
+from supervm_rt.sdk.messages import Submitted
 
+T = TypeVar("T")
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 30.0
 """Seconds between two tries to reach a host; doubled for each further one, with jitter."""
@@ -45,6 +48,16 @@ class Plugin:
             await _from_trio(self._connection.wait_room)
         if self._connection.crowded:
             await trio.lowlevel.cancel_shielded_checkpoint()  # let it be sent
+
+    async def submit_tx(self, tx: bytes, **more: Any) -> Submitted:
+        """As ``Connection.submit_tx``."""
+        answers: list[Submitted] = []
+
+        async def ask() -> None:
+            answers.append(await self._connection.submit_tx(tx, **more))
+
+        await _from_trio(ask)
+        return answers[0]
 
     async def wait_durable(self, position: bytes) -> None:
         """As ``Connection.wait_durable``."""
@@ -103,31 +116,28 @@ async def serve(produce: Callable[[Plugin], Awaitable[None]], address: str | Non
 
     Returns when ``produce`` does, or when the host tells the plugin to stop. Raises Refused, ConfigurationError.
     """
+    await _serve(produce, partial(connect, address, **description), trio.sleep)
+
+
+async def serve_asyncio(produce: Callable[[Connection], Awaitable[None]], address: str | None = None, **description: Any) -> None:
+    """The same, from asyncio."""
+    await _serve(produce, partial(connect_asyncio, address, **description), asyncio.sleep)
+
+
+async def _serve(
+    produce: Callable[[T], Awaitable[None]],
+    connecting: Callable[[], AbstractAsyncContextManager[T]],
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
     delay = FIRST_DELAY
     while True:
         try:
-            async with connect(address, **description) as plugin:
+            async with connecting() as plugin:
                 delay = FIRST_DELAY
                 await produce(plugin)
                 return
         except Stopped:
             return
         except Disconnected:
-            await trio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(2 * delay, LONGEST_DELAY)
-
-
-async def serve_asyncio(produce: Callable[[Connection], Awaitable[None]], address: str | None = None, **description: Any) -> None:
-    """The same, from asyncio."""
-    delay = FIRST_DELAY
-    while True:
-        try:
-            async with connect_asyncio(address, **description) as connection:
-                delay = FIRST_DELAY
-                await produce(connection)
-                return
-        except Stopped:
-            return
-        except Disconnected:
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            await sleep(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, LONGEST_DELAY)

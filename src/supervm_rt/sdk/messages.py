@@ -6,14 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from supervm_rt.transports.remote.fields import metadata
+from supervm_rt.transports.remote.fields import check, metadata
 from supervm_rt.transports.remote.messages_generated.supervm import plugin as proto
-from supervm_rt.transports.remote.wire import REVISION
+from supervm_rt.transports.remote.wire import NO_ROUTE, REVISION
 
 if TYPE_CHECKING:
     from supervm_rt.sdk.connection import Description
 
-__all__ = ["batch", "beat", "block", "end_of_input", "finalized", "hear", "log", "metric", "register", "reorg", "shutdown"]
+__all__ = [
+    "batch",
+    "beat",
+    "block",
+    "end_of_input",
+    "finalized",
+    "hear",
+    "log",
+    "metric",
+    "register",
+    "reorg",
+    "shutdown",
+    "submit",
+]
+
+METHOD_NOT_FOUND = -32_601
+"""As JSON-RPC 2.0 has it."""
 
 _NUMBERS = {name: meta.number for name, meta in metadata(proto.BlockMessage).meta_by_field_name.items()}
 _BLOCKS = metadata(proto.Batch).meta_by_field_name["blocks"].number
@@ -71,22 +87,68 @@ RegisterResponse = proto.RegisterResponse
 
 
 @dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of a transaction."""
+
+    accepted: bool
+    """The network's node took it."""
+    tx_hash: str
+    """As the chain prints it, where it was accepted."""
+    error: str
+    """For a person: why it was not."""
+    status: int
+    """A number of supervm/status.h: 0, or why it went no further than the host (-5: no plugin serves the chain)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What the host said."""
 
     position: bytes | None = None
     credit: int = 0
     stop: bool = False
+    submitted: tuple[int, Submitted] | None = None
+    """An answer, and the number of its question."""
+    answer: bytes | None = None
+    """What has to be said to a question: this kit serves none."""
 
 
 def hear(message: bytes) -> Heard:
-    """One message of the host's."""
-    said = proto.BlockMessage.FromString(message)
+    """One message of the host's; what is not known says nothing. Raises ValueError for what is no message."""
+    try:
+        check(message, proto.BlockMessage)
+        said = proto.BlockMessage.FromString(message)
+    except Exception as error:  # the library has no error of its own for most of it
+        raise ValueError(f"the host sent what is no BlockMessage ({error or type(error).__name__})") from None
+    result = said.submitted
     return Heard(
+        submitted=None
+        if result is None
+        else (result.id, Submitted(result.accepted, result.tx_hash, result.error, result.status)),
+        answer=_not_served(said),
         position=said.acknowledge.position if said.acknowledge is not None else None,
         credit=said.credit.bytes if said.credit is not None else 0,
         stop=said.stop is not None,
     )
+
+
+def _not_served(said: proto.BlockMessage) -> bytes | None:
+    """The answer to a question of the host; None: it is none, or wants none."""
+    if said.submit is not None:
+        why = "this plugin hands on no transactions"
+        return bytes(proto.BlockMessage(submitted=proto.SubmitTxResponse(id=said.submit.id, error=why, status=NO_ROUTE)))
+    if said.rpc_request is not None:
+        error = proto.RpcError(code=METHOD_NOT_FOUND, message="this plugin serves no calls of the chain's RPC interface")
+        return bytes(proto.BlockMessage(rpc_answer=proto.RpcAnswer(id=said.rpc_request.id, error=error)))
+    if said.archive_request is not None:
+        why = "this plugin serves no blocks of the past"
+        return bytes(proto.BlockMessage(archive_answer=proto.ArchiveAnswer(id=said.archive_request.id, last=True, error=why)))
+    return None
+
+
+def submit(chain: str, tx: bytes, number: int) -> bytes:
+    """A transaction for the host to hand on."""
+    return bytes(proto.BlockMessage(submit=proto.SubmitTxRequest(chain=chain, tx=tx, id=number)))
 
 
 def register(description: Description) -> proto.RegisterRequest:

@@ -15,4 +15,10 @@ async def on_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> 
     By the loop itself: which loop is the current one depends on where a connection was accepted.
     """
     loop: Any = asyncio.get_running_loop()
-    return cast("T", await loop.trio_as_future(function, *arguments))
+    try:
+        return cast("T", await loop.trio_as_future(function, *arguments))
+    finally:
+        # A function that ends while it is being cancelled ends as it likes: the call is over all the same.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError

@@ -23,23 +23,25 @@ from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError
+from grpclib.metadata import decode_timeout
 from grpclib.protocol import Connection, EventsProcessor, H2Protocol
 from grpclib.protocol import Stream as WireStream
 from grpclib.server import Handler, request_handler
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RequestReceived
+from h2.events import DataReceived, Event, RequestReceived, StreamReset
 from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamState
+from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, RstStreamFrame, WindowUpdateFrame
 
 from supervm_rt.transports.remote.limits import RemoteLimits
 from supervm_rt.transports.remote.messages import PREFIX_BYTES, Buffer, MessageBuffer
 from supervm_rt.transports.remote.peers import Peer
 
-CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0"}
+CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0", "hpack": "4.2.0"}
 
 STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 8 << 20
@@ -48,6 +50,10 @@ MAX_FRAME_BYTES = 256 << 10
 MOST_UNSENT = 1 << 20
 """Bytes that wait for a peer which reads nothing, before its connection is cut: what HTTP/2 itself answers has no other bound."""
 _HEADER_LIST_BYTES = 16 << 10
+_CONTROL_BYTES = 2 * _HEADER_LIST_BYTES
+"""Of a frame that carries no data, and of a header block in however many frames: h2 keeps it until it is whole."""
+_HEADER_TABLE_BYTES = 4_096
+"""Of the table for what is sent: as much of it is kept, whatever the peer allows."""
 _FRAME_HEADER_BYTES = 9
 _DATA, _END_STREAM = 0, 1
 _SENT_AT_ONCE = 256 << 10
@@ -56,6 +62,13 @@ _MOST_PARTS = 1_024
 _RECEIVED_AT_ONCE = 256 << 10
 _READS_AT_ONCE = 4
 _MANY_BYTES = 32 << 10
+_RESET_COST = 10
+"""Frames without data that a stream's reset counts as, whichever side resets it: a call was begun for nothing."""
+_TIMEOUT = "grpc-timeout"
+_LONGEST_TIMEOUT = 9
+"""Characters: eight digits and a unit."""
+_SHORTEST_TIMEOUT = 0.01
+"""Seconds; a shorter time counts as this."""
 _LAST_WORDS = 5.0
 """Seconds for a peer to take what was written before its connection was closed."""
 _SENDABLE = {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE}
@@ -68,6 +81,22 @@ class Flood(ProtocolError):
     """The peer sends more of what carries no data than is allowed."""
 
     error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class BoundedEncoder(Encoder):
+    """hpack's, with a table that does not grow as the peer likes."""
+
+    @property
+    def header_table_size(self) -> int:
+        """Bytes, as HPACK counts them."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        value = min(value, _HEADER_TABLE_BYTES)
+        self.header_table.maxsize = value
+        if self.header_table.resized:
+            self.table_size_changes.append(value)
 
 
 class BoundedH2(H2Connection):
@@ -87,6 +116,7 @@ class BoundedH2(H2Connection):
             },
         )
         self.decoder.max_header_list_size = _HEADER_LIST_BYTES
+        self.encoder = BoundedEncoder()
         self.max_inbound_frame_size = self.local_settings.max_frame_size
         self._unread = 0
         """Bytes that are to come of a frame of data, and belong to the stream ``_reading``."""
@@ -109,11 +139,17 @@ class BoundedH2(H2Connection):
                     with memoryview(buffer._data) as view:
                         place = self._receive_plain_data(view, events, keep=True)
                     del buffer._data[:place]
+                self._check_length()
                 frame = next(buffer, None)
                 if frame is None:
+                    self._check_header_block()
                     return events
                 self._count(frame)
-                events.extend(self._receive_frame(frame))
+                found = self._receive_frame(frame)
+                for event in found:
+                    if isinstance(event, StreamReset):
+                        self._charge(_RESET_COST)
+                events.extend(found)
         except ProtocolError as error:
             with contextlib.suppress(ProtocolError):
                 self._terminate_connection(error.error_code)
@@ -122,6 +158,23 @@ class BoundedH2(H2Connection):
             with contextlib.suppress(ProtocolError):
                 self._terminate_connection(ErrorCodes.PROTOCOL_ERROR)
             raise ProtocolError(f"a frame that cannot be read ({error!r})") from error
+
+    @property
+    def kept(self) -> int:
+        """Bytes of frames, and of header blocks, that are not whole."""
+        buffer = self.incoming_buffer
+        return len(buffer._data) + sum(len(frame.data) for frame in buffer._headers_buffer)
+
+    def _check_length(self) -> None:
+        """Of the next frame, before its body is there."""
+        data = self.incoming_buffer._data
+        if len(data) >= _FRAME_HEADER_BYTES and data[3] != _DATA and (length := int.from_bytes(data[:3])) > _CONTROL_BYTES:
+            raise Flood(f"a frame of type {data[3]}, which carries no data, of {length} bytes")
+
+    def _check_header_block(self) -> None:
+        length = sum(len(frame.data) for frame in self.incoming_buffer._headers_buffer)
+        if length > _CONTROL_BYTES:
+            raise Flood(f"a header block of {length} bytes")
 
     def _receive_plain_data(self, data: memoryview, events: list[Event], *, keep: bool = False) -> int:
         """Takes frames of data that neither pad nor end an open stream, which is nearly all there is, and not only whole ones.
@@ -160,8 +213,11 @@ class BoundedH2(H2Connection):
             return
         if isinstance(frame, DataFrame) and (frame.data or "END_STREAM" in frame.flags):
             return
+        self._charge(1)
+
+    def _charge(self, cost: int) -> None:
         now = time.monotonic()
-        self._left = min(self._left + (now - self._at) * self._rate, self._burst) - 1
+        self._left = min(self._left + (now - self._at) * self._rate, self._burst) - cost
         self._at = now
         if self._left < 0:
             raise Flood("too many frames that carry no data")
@@ -497,6 +553,21 @@ class BoundedConnection(Connection):
             self.owner.server.account(self, -self.held)
 
 
+def _text(event: RequestReceived) -> list[tuple[str, str]]:
+    return cast("list[tuple[str, str]]", event.headers)
+
+
+def _timeout(said: str) -> str:
+    """A grpc-timeout as grpclib can take it: it has no answer of its own for a time that is over before the call has begun, nor
+    for more digits than gRPC allows."""
+    if len(said) > _LONGEST_TIMEOUT:
+        return "too long"
+    try:
+        return said if decode_timeout(said) > _SHORTEST_TIMEOUT else f"{round(1000 * _SHORTEST_TIMEOUT)}m"
+    except ValueError:
+        return said
+
+
 class BoundedProcessor(EventsProcessor):
     """Hands on what h2 found."""
 
@@ -507,12 +578,19 @@ class BoundedProcessor(EventsProcessor):
 
     def process_request_received(self, event: RequestReceived) -> None:
         """Begins a call."""
-        headers = dict(cast("list[tuple[str, str]]", event.headers))
+        headers = dict(_text(event))
         connection = cast("BoundedConnection", self.connection)
         if ":method" not in headers or ":path" not in headers:
             with contextlib.suppress(ProtocolError):
                 connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.PROTOCOL_ERROR)
             return
+        if len(self.streams) >= 2 * connection.owner.server.limits.streams:
+            # Those that were reset are none of HTTP/2's any more, but each is a task until it has ended.
+            with contextlib.suppress(ProtocolError):
+                connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.REFUSED_STREAM)
+            return
+        if _TIMEOUT in headers:
+            event.headers = cast("Any", [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)])
         connection.calls += 1
         super().process_request_received(event)
         stream = self.streams.get(event.stream_id or 0)
@@ -565,6 +643,8 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         self._identify = identify
         self.made_at = self.busy_at = time.monotonic()
         self._cut = False
+        self._kept = 0
+        """Bytes of frames that are not whole, as they were accounted for."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As grpclib does it, with bounded settings."""
@@ -617,6 +697,10 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
             self.server.refused(self.peer, f"it breaks HTTP/2: {error}")
             self.processor.close("Protocol error")
             return
+        kept = cast("BoundedH2", self.connection._connection).kept
+        if kept != self._kept:
+            change, self._kept = kept - self._kept, kept
+            self.connection.account(change)
         if self._cut:
             return
         self.connection.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +89,12 @@ class Host(Protocol):
 
     async def admit(self, said: Said) -> str:
         """The id of the plugin that registers; one that is not known is added where the policy allows it. Raises SuperVMError."""
+
+    def withdraw(self, said: Said, taken: Callable[[str], bool]) -> None:
+        """A registration was broken off: a plugin that was added for it is ended, where nobody else registered as it.
+
+        ``taken``: whether the present life of a plugin has been registered.
+        """
 
     def refusal(self, plugin: str) -> str:
         """Why a plugin that was admitted will have no further life by itself; empty: it has one, or will."""

@@ -178,6 +178,8 @@ class MessageBuffer:
 
     async def read(self, size: int) -> bytes:
         """For grpclib, which asks for the prefix of a message and then for its body."""
+        if size == 0:
+            return b""
         if self._answer is not None:
             answer, self._answer = self._answer, None
             return answer

@@ -15,7 +15,7 @@ from grpclib.exceptions import GRPCError
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.model.manifest import Manifest
 from supervm_rt.transports.remote.crossing import on_trio
-from supervm_rt.transports.remote.introduction import Host, Introduction
+from supervm_rt.transports.remote.introduction import Host, Introduction, Said
 from supervm_rt.transports.remote.limits import RemoteLimits
 from supervm_rt.transports.remote.transport import Admission, RemoteTransport
 
@@ -91,24 +91,12 @@ class Sessions:
                 remedy="raise registrations_per_peer, or stop some",
             )
         said = self._host.read(introduction)
-        deadline = asyncio.get_running_loop().time() + self.limits.register
-        plugin = ""
-        while True:
-            changed = self._changed
-            plugin = await on_trio(self._host.admit, said)
-            transport = self._transports.get(plugin)
-            if transport is not None and transport.awaited:
-                break
-            if transport is not None and transport.introduction is not None:
-                self._supersede(transport, introduction)
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
-                raise GRPCError(Status.UNAVAILABLE, f"{plugin}: its last life is still being ended; try again in a moment")
-            refusal = self._host.refusal(plugin)
-            if refusal and (transport is None or transport.introduction is None):
-                raise ConfigurationError(f"{plugin}: {refusal}", remedy="ask the operator of this node")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), left)
+        try:
+            transport = await self._admitted(said)
+        except BaseException:
+            # Also where the peer has gone: a plugin that was added for it alone would be waited for in vain.
+            self._host.withdraw(said, self._taken)
+            raise
         token = secrets.token_urlsafe(24)
         answer = transport.introduce(introduction, protocol, token)
         self._tokens[token] = transport
@@ -120,6 +108,34 @@ class Sessions:
         except BaseException:
             transport.lost("its registration was not waited for")
             raise
+
+    async def _admitted(self, said: Said) -> RemoteTransport:
+        """The life that this registration is for, once it waits for one."""
+        deadline = asyncio.get_running_loop().time() + self.limits.register
+        plugin = ""
+        while True:
+            changed = self._changed
+            plugin = await on_trio(self._host.admit, said)
+            transport = self._transports.get(plugin)
+            if transport is not None and transport.awaited:
+                return transport
+            if transport is not None and transport.introduction is not None:
+                self._supersede(transport, said.introduction)
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise GRPCError(Status.UNAVAILABLE, f"{plugin}: its last life is still being ended; try again in a moment")
+            refusal = self._host.refusal(plugin)
+            if refusal and (transport is None or transport.introduction is None):
+                raise ConfigurationError(f"{plugin}: {refusal}", remedy="ask the operator of this node")
+            # Not wait_for: in Python 3.11 it may lose a cancellation, and the call of a peer that has gone would go on.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await changed.wait()
+
+    def _taken(self, plugin: str) -> bool:
+        """Whether the present life of a plugin has been registered."""
+        transport = self._transports.get(plugin)
+        return transport is not None and not transport.awaited
 
     def _supersede(self, transport: RemoteTransport, introduction: Introduction) -> None:
         """A plugin that comes again, while its last life is not known to be over, takes its place: its connection may be dead."""
