@@ -49,8 +49,8 @@ def test_what_is_not_cancelled_ends_as_it_does() -> None:
             await on_trio(fail)
         return await on_trio(five)
 
-    async def main() -> int:
+    async def main() -> None:
         async with trio_asyncio.open_loop():
-            return await trio_asyncio.aio_as_trio(both)()
+            assert await trio_asyncio.aio_as_trio(both)() == 5
 
-    assert trio.run(main) == 5
+    trio.run(main)

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from supervm_rt import EventKind, sdk
-from supervm_rt.transports.remote import service
+from supervm_rt.transports.remote import received, service
 from supervm_rt.transports.remote.messages import Buffer
 from tests.remote.messages import block, field, fields, register, registered
 from tests.remote.support import Served, framed, peer, serving
@@ -60,7 +60,7 @@ async def publish(host: sdk.Plugin, height: int) -> None:
 
 def test_each_question_is_answered_and_what_is_none_is_nothing(tmp_path: Path) -> None:
     heard: list[bytes] = []
-    hear = service.hear
+    hear = received.hear
 
     def note(message: Buffer, chain: bytes, generation: int) -> Any:
         heard.append(bytes(message))

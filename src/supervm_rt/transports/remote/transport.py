@@ -21,8 +21,8 @@ from supervm_rt.model.manifest import Capability, Manifest, Resources
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
 from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted, Received
-from supervm_rt.transports.shortage import host_error
 from supervm_rt.transports.remote._frames import first_frames, payload_bytes
+from supervm_rt.transports.shortage import host_error
 from supervm_rt.trust.policy import Placement
 
 if TYPE_CHECKING:

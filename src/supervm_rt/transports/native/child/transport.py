@@ -8,6 +8,7 @@ import math
 import os
 import select
 import socket
+import time
 from pathlib import Path
 
 import trio
