@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from supervm_rt import Deadlines
-from supervm_rt._abi import MESSAGE_LOG, SealedLibrary
+from supervm_rt._abi import MESSAGE_LOG, Frame, SealedLibrary
 from supervm_rt.errors import ChildEnded, LifecycleError, PolicyRefused
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.transports.native.child import transport as child_transport
@@ -182,6 +182,39 @@ def test_what_goes_on_to_write_to_its_ring_after_stop_comes_to_an_end(library: b
         with trio.fail_after(20), pytest.raises(ChildEnded):
             await take_rest()
         await it.unload()
+
+    trio.run(main)
+
+
+def test_frames_keep_what_their_plugin_overwrites(library: bytes) -> None:
+    """Kept, exported or neither, in any number, and also once their plugin has gone."""
+
+    async def main() -> None:
+        it = transport(library)
+        for name in ("load", "grant", "init", "start"):
+            await call(it, name, "flood_and_spoil")()
+        frames: list[Frame] = []
+        views: list[memoryview] = []
+        spoilt = False
+        with trio.fail_after(20):
+            while not spoilt:
+                received = await it.receive()
+                frames += received.frames
+                views += [memoryview(frame) for frame in received.frames if frame.height % 10 == 0]
+                spoilt = any(message.text == "spoil answered 0" for message in received.messages)
+        statistics = it.statistics()
+        assert statistics is not None
+        assert (statistics.frames, statistics.used) == (300, 0)
+        assert statistics.copied_out > 200, "the host's own memory holds 64 KiB of the three million"
+        for gone in (False, True):
+            for number, frame in enumerate(frames):
+                assert bytes(frame) == bytes([number % 256]) * (1 + number * 7919 % 20_000)
+                assert frame.hash == (number + 1).to_bytes(8, "little")
+            assert all(set(view) == {10 * number % 256} for number, view in enumerate(views))
+            if not gone:
+                await it.stop()
+                await it.unload()
+        assert len(views) == 30
 
     trio.run(main)
 

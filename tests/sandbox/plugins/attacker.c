@@ -155,6 +155,23 @@ static void against_host(void)
             head += 64;
             __atomic_store_n((uint64_t *)ring.producer, head, __ATOMIC_SEQ_CST);
         }
+    } else if (strcmp(act, "flood_and_spoil") == 0) { /* Sound blocks; once the host has read them all, nothing of them is left. */
+        static uint8_t payload[20000];
+        struct ring_parts ring = find_ring();
+        for (int number = 0; number < 300; number++) {
+            uint64_t hash = number + 1;
+            memset(payload, number, sizeof payload);
+            struct supervm_block_1 block = {.struct_size = sizeof block, .height = number, .final_height = SUPERVM_HEIGHT_UNKNOWN};
+            block.time = SUPERVM_TIME_UNKNOWN;
+            block.hash = (const uint8_t *)&hash;
+            block.hash_length = sizeof hash;
+            block.payload = payload;
+            block.payload_length = 1 + number * 7919 % sizeof payload;
+            if (sink->publish(sink->host, &block) != SUPERVM_OK) return;
+        }
+        while (*(volatile uint64_t *)ring.host != *(volatile uint64_t *)ring.producer && !stopping) sched_yield();
+        memset(ring.data, 0xee, sink->max_payload + 512);
+        tell("spoil", 0);
     } else if (strcmp(act, "forge_control") == 0) {
         for (int fd = 3; fd < 1024; fd++) {
             struct stat file;
