@@ -87,6 +87,15 @@ async def _rate(count: int, length: int, sandboxed: bool) -> float:
     return count / elapsed
 
 
+def _limit(count: int, length: int, copied: bool) -> float:
+    from _reading import relay_limit
+
+    consumer, producer = cpus_of_old
+    os.sched_setaffinity(0, {consumer})
+    stretch = (1 << 20) // length * length if copied else 0
+    return count / float(relay_limit(length, count, stretch, producer))
+
+
 def _peer(rate: Callable[[int, int, int], float], count: int, length: int) -> float:
     consumer, producer = cpus_of_old
     os.sched_setaffinity(0, {consumer})
@@ -122,11 +131,15 @@ def rows(quick: bool) -> Iterator[Row]:
                 "sandboxed": functools.partial(trio.run, _rate, count, length, True),
                 "in process": functools.partial(trio.run, _rate, count, length, False),
             }
+            runs["C alone, copied out"] = functools.partial(_limit, count, length, True)
+            runs["C alone, in place"] = functools.partial(_limit, count, length, False)
             for name, (peer, share) in PEERS.items():
                 runs[name] = functools.partial(_peer, peer, max(count // share, 200), length)
             rates = in_turns(runs)
             factor, unit = (1e6, "M frames/s") if length < 64 << 10 else (1e9 / length, "GB/s")
-            for name in list(runs)[1:]:
+            copied, in_place = rates.pop("C alone, copied out"), rates.pop("C alone, in place")
+            yield Row(f"two threads in C, {size}, copied out, to in place", copied / factor, in_place / factor, unit)
+            for name in list(rates)[1:]:
                 aim = AIM if name == "in process" else None
                 row = f"sandboxed {size}, copy, to {name}"
                 yield Row(row, rates["sandboxed"] / factor, rates[name] / factor, unit, aim=aim)

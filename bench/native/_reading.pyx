@@ -15,6 +15,9 @@ cdef extern from "blocks.h" nogil:
     const uint8_t *pool_take(const pool *pool, uint64_t number)
     uint64_t touch(const uint8_t *bytes, uint64_t length)
 
+cdef extern from "relay.h" nogil:
+    double relay_run(uint64_t length, uint64_t count, uint64_t capacity, uint64_t stretch, int cpu, uint64_t *seen)
+
 cdef extern from *:
     """
     #define OPENSSL_SUPPRESS_DEPRECATED
@@ -86,6 +89,22 @@ def copy_limit(uint64_t capacity, uint64_t length, uint64_t count):
     seen += total
     free(source.bytes)
     free(buffer)
+    return elapsed
+
+
+def relay_limit(uint64_t length, uint64_t count, uint64_t stretch, int cpu):
+    """Seconds for count blocks through a ring of about 16 MiB between two threads, the other one on this CPU. stretch: bytes that
+    are copied out at once, a multiple of length; 0: they are read in the ring."""
+    global seen
+    cdef uint64_t unit = stretch if stretch else length
+    cdef uint64_t capacity = max((<uint64_t>16 << 20) // unit, <uint64_t>1) * unit
+    cdef double elapsed
+    cdef uint64_t total = 0
+    with nogil:
+        elapsed = relay_run(length, count, capacity, stretch, cpu, &total)
+    seen += total
+    if elapsed < 0:
+        raise MemoryError
     return elapsed
 
 
