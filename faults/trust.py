@@ -12,8 +12,8 @@ FAULTS = (
         "permissive-lets-all-in",
         "only strict refuses what was not verified",
         "src/supervm_rt/trust/policy.py",
-        "if self.level is not PolicyLevel.DEV:",
-        "if self.level is PolicyLevel.STRICT:",
+        "if self.level is not PolicyLevel.DEV and not verified:",
+        "if self.level is PolicyLevel.STRICT and not verified:",
         TESTS,
     ),
     Fault(
