@@ -65,8 +65,8 @@ FAULTS = (
         "peer-credentials-are-not-compared",
         "a socket that is open to some users is open to all",
         f"{REMOTE}/listening.py",
-        "why = \"\" if user in allowed else",
-        "why = \"\" if user >= 0 else",
+        'why = "" if user in allowed else',
+        'why = "" if user >= 0 else',
         ("pytest", f"{HOSTILE}::test_users_that_are_not_named_are_refused_by_the_kernel_s_word"),
     ),
     Fault(

@@ -80,12 +80,12 @@ def mirror_with_kills(store: Path, random: Random) -> Kills:
     taken_at_kill = False
     take = ChildTransport.receive_rest
 
-    def take_and_kill(self: ChildTransport) -> Received:
+    def take_and_kill(self: ChildTransport, *, printed: bool = True) -> Received:
         nonlocal left, taken_at_kill
         before = random.random() < 0.3
         if before and left <= 0 and self._child is not None:
             kill(self, frames=0)
-        received = take(self)
+        received = take(self, printed=printed)
         left -= len(received.frames)
         if not before and left <= 0 and received.frames and self._child is not None:
             kill(self, frames=len(received.frames))

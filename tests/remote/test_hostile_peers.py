@@ -495,14 +495,19 @@ def test_what_nobody_registered_for_holds_is_bounded(tmp_path: Path) -> None:
     played(tmp_path, act, unregistered_bytes=4 << 20)
 
 
-def test_frames_that_are_not_whole_are_held_for_nobody_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "data"),
+    [((), b"\0" + (1 << 20).to_bytes(4) + bytes(200_000)), (("END_STREAM",), bytes(200_000)), (("PADDED",), bytes(200_000))],
+    ids=["of a long message", "the last", "padded"],
+)
+def test_frames_that_are_not_whole_are_held_for_nobody_too(tmp_path: Path, flags: tuple[str, ...], data: bytes) -> None:
     async def act(node: Served) -> None:
         async with trio.open_nursery() as nursery:
 
             async def hold() -> None:
                 async with peer(node.path) as raw:
                     call = await raw.begin("Register")
-                    part = DataFrame(call, data=bytes(200_000)).serialize()[:-1]
+                    part = DataFrame(call, data=data, flags=flags).serialize()[:-1]
                     try:
                         await raw.stream.send_all(part)
                         await closed(raw)

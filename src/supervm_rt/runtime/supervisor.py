@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -41,8 +40,6 @@ from supervm_rt.trust.network import NetworkGrant
 
 _logger = logging.getLogger("supervm_rt")
 
-MOST_GATHERED = 8_192
-"""Frames that are committed together, about."""
 _PERMANENT = (OperatorError, LoadError, ManifestMismatch)
 """Another try would end the same way: somebody has to change a file or a setting first."""
 
@@ -331,7 +328,7 @@ class PluginSupervisor:
         async with trio.open_nursery() as commits:
             while not self._life_over.is_set():
                 try:
-                    received = self._gather(transport, await transport.receive())
+                    received = await transport.receive()
                 except SuperVMError as error:
                     self._failed(error)
                     return
@@ -342,19 +339,6 @@ class PluginSupervisor:
                         await turn.acquire()
                         commits.start_soon(self._commit_in_turn, batch, turn)
                 del received, batch  # Frames hold their place, and the plugin's payloads, which it may wait for.
-
-    def _gather(self, transport: PluginTransport, received: Received) -> Received:
-        """With it, what else is there already: each batch is a commit, and a transport may give little at once."""
-        limit = self._services.config.ring_bytes // 4
-        size = sum(map(len, received.frames))
-        with contextlib.suppress(SuperVMError):  # which receive raises the next time: nothing that was taken is lost
-            while received.frames and size < limit and len(received.frames) < MOST_GATHERED:
-                more = transport.receive_rest()
-                if not more.frames:
-                    return received if not more else received.and_then(more)
-                size += sum(map(len, more.frames))
-                received = received.and_then(more)
-        return received
 
     async def _take(self, received: Received) -> _Batch | None:
         """What is to be committed of it, if anything."""

@@ -69,15 +69,6 @@ class Received:
         """Whether there is anything in it."""
         return bool(self.frames) or bool(self.messages) or self.shutdown is not None or bool(self.exhausted)
 
-    def and_then(self, more: Received) -> Received:
-        """This, and what was said after it."""
-        return Received(
-            frames=[*self.frames, *more.frames],
-            messages=[*self.messages, *more.messages],
-            shutdown=more.shutdown if self.shutdown is None else self.shutdown,
-            exhausted=[*self.exhausted, *more.exhausted],
-        )
-
 
 class PluginTransport(Protocol):
     """One life of one plugin. Calls are made in the order of the lifecycle and raise LifecycleError or another PluginError."""

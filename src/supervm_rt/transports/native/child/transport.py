@@ -373,8 +373,7 @@ class ChildTransport(NativeLife):
                 self._looked = now
                 await self._check_quotas()
                 ended = self._has_ended()
-                self._drain()
-            received = self._take_rest()
+            received = self.receive_rest(printed=due)
             if received:
                 self._empty_wakes = 0
                 return received
@@ -420,13 +419,10 @@ class ChildTransport(NativeLife):
             self._doom("it wrote to its control channel unasked")
         return True
 
-    def receive_rest(self) -> Received:
-        """What is there now. Raises RingCorrupt."""
-        self._drain()
-        return self._take_rest()
-
-    def _take_rest(self) -> Received:
-        """As receive_rest, without reading what it prints."""
+    def receive_rest(self, *, printed: bool = True) -> Received:
+        """What is there now. Raises RingCorrupt. ``printed``: also what it prints."""
+        if printed:
+            self._drain()
         ends = self._ends
         try:
             messages = self._allowed(ends.read_messages(MAX_MESSAGES))
