@@ -68,12 +68,8 @@ cdef extern from "releaser.h" nogil:
 
 
 cdef extern from "reader.h":
-    cdef struct c_landing "landing":
-        uint8_t *bytes
-
     cdef struct reader:
         c_ring ring
-        c_landing landing
         uint64_t pinned_frames
         uint64_t frames
         uint64_t bytes

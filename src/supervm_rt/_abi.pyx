@@ -272,11 +272,6 @@ cdef list take_frames(c_channel *channel, Py_ssize_t max_frames, Py_ssize_t max_
     while found > 0 and taken < max_frames and size < max_bytes:
         frame = Frame.__new__(Frame)
         found = reader_next(source, &frame.core)
-        if found == 0 and source.landing.bytes != NULL:
-            # Of a shared ring a look gives what is copied at once; a batch, which is a commit, may be more.
-            found = reader_look(source)
-            if found > 0:
-                found = reader_next(source, &frame.core)
         if found > 0:
             size += frame.core.header.payload_length
             taken += 1

@@ -328,7 +328,7 @@ class PluginSupervisor:
         async with trio.open_nursery() as commits:
             while not self._life_over.is_set():
                 try:
-                    received = await transport.receive()
+                    received = transport.gather(await transport.receive())
                 except SuperVMError as error:
                     self._failed(error)
                     return

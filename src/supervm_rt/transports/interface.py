@@ -94,6 +94,9 @@ class PluginTransport(Protocol):
     async def receive(self) -> Received:
         """Waits until the plugin said something. What was taken is returned, whatever is cancelled meanwhile."""
 
+    def gather(self, received: Received) -> Received:
+        """With it, what else is there already, where receive gives less than a commit may hold. Raises nothing of its own."""
+
     def receive_rest(self) -> Received:
         """What is there now, possibly nothing at all. Never waits. For the time after stop."""
 

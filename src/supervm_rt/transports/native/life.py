@@ -8,6 +8,7 @@ import time
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import HostError, LifecycleError
 from supervm_rt.model.plugin import Deadlines
+from supervm_rt.transports.interface import Received
 
 DEFAULT_HEARTBEAT = 30.0
 """Seconds between two beats, told to a plugin that asks for the heartbeat and whose manifest names none."""
@@ -90,6 +91,10 @@ class NativeLife:
     def longest_silence(self) -> float:
         """Seconds of silence that are allowed."""
         return self._heartbeat if self._heartbeat is not None else DEFAULT_HEARTBEAT
+
+    def gather(self, received: Received) -> Received:
+        """All that a commit may hold is read at once."""
+        return received
 
     def committed(self, position: bytes) -> None:
         """Nothing to tell: the plugin is given its position when it is started."""

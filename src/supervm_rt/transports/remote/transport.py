@@ -261,6 +261,10 @@ class RemoteTransport:
             self._ended = await self._program.explain(self._ended)
         return self._ended
 
+    def gather(self, received: Received) -> Received:
+        """All that a commit may hold is given at once."""
+        return received
+
     def receive_rest(self) -> Received:
         """What is there now: a quarter of the window at most."""
         frames: list[Frame] = []
