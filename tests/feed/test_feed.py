@@ -229,6 +229,31 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
         run(test)
 
 
+@pytest.mark.parametrize("first", ["new", "old"])
+def test_consumers_that_share_a_page_keep_their_own_cursors(path: Path, first: str) -> None:
+    """What both are told of another chain's commit is nothing: neither is moved to where the other one began."""
+    with Store.open(path) as store:
+        mirror, other = dev_mirror(store), dev_mirror(store, HEAVIEST, "second")
+        mirror.apply(PLUGIN, chain_of(3))
+
+        async def test() -> None:
+            async with open_feed(path) as feed, trio.open_nursery() as nursery:
+                new, old = feed.subscribe(CHAIN, start="now"), feed.subscribe(CHAIN)
+                assert await take(old, 3) == [b"b0", b"b1", b"b2"]
+                for subscription in (new, old) if first == "new" else (old, new):
+                    nursery.start_soon(take, subscription, 1)
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                cursor = old.cursor
+                for count in (1, 2, 3):
+                    await trio.to_thread.run_sync(other.apply, PLUGIN, chain_of(count)[count - 1 :])
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                assert await all_of(feed.subscribe(CHAIN, cursor=cursor, follow=False)) == []
+                assert await all_of(feed.subscribe(CHAIN, cursor=old.cursor, follow=False)) == []
+                nursery.cancel_scope.cancel()
+
+        run(test)
+
+
 def test_the_last_events(path: Path) -> None:
     fill(path, busy_inputs(2, 100), RULES)
 

@@ -102,7 +102,7 @@ class RemoteDoor:
         """Ends a plugin that was added for a registration which was broken off, where nobody else registered as it."""
         plugin = said.manifest.id
         known = self._runtime.supervisors.get(plugin)
-        if plugin in self._newcomers and known is not None and not taken(plugin):
+        if self._newcomers.get(plugin) is said.manifest and known is not None and not taken(plugin):
             known.stop()
 
     def refusal(self, plugin: str) -> str:

@@ -184,9 +184,11 @@ class FeedReader:
                 mine = [row for row in mine if row[0] > places[index[row[1]]].after]
             events = self._pass_all(mine)
             self.seen = head
-            tail.shared.keep(key, (events, self._finals, self._last, self.position, head))
+            tail.shared.keep(key, (events, self._finals, self._last if mine else None, self.position, head))
         else:
-            events, self._finals, self._last, self.position, self.seen = made
+            events, self._finals, last, position, self.seen = made
+            if last is not None:  # else nothing was passed, and each stays where it stands
+                self._last, self.position = last, position
         return events
 
     def _page(self, store: Store, connection: sqlite3.Connection, rows: list[RawRow], head: int, limit: int) -> Page:

@@ -388,7 +388,7 @@ class BoundedStream(WireStream):
 
     async def _writable(self) -> None:
         ready = self.connection.write_ready
-        if not ready.is_set():
+        while not ready.is_set():  # who was woken first may have filled it again
             await self._wait(cast("Signal", ready))
 
     async def _wait(self, event: Signal) -> None:
@@ -428,7 +428,7 @@ class BoundedStream(WireStream):
         while left:
             await self._writable()
             stream = http.streams.get(self.id)
-            if stream is None or stream.state_machine.state not in _SENDABLE:
+            if stream is None or stream.state_machine.state not in _SENDABLE or self.connection.is_closing():
                 raise StreamClosedError(self.id)
             window = min(stream.outbound_flow_control_window, http.outbound_flow_control_window)
             if window <= 0:

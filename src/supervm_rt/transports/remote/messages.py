@@ -188,7 +188,12 @@ class MessageBuffer:
             return b""
         message = self._messages.popleft()
         self._account(-len(message) - PREFIX_BYTES)
-        self.settle()
+        if self._messages:  # what is held stays owed
+            back = min(self._owed, len(message) + PREFIX_BYTES)
+            self._owed -= back
+            self._acknowledge(back)
+        else:
+            self.settle()
         if message:
             self._answer = message
         return b"\0" + len(message).to_bytes(4)
