@@ -113,7 +113,7 @@ static void check_frame(const struct message *message, struct span bytes, struct
         return;
     }
     const struct record_header *header = &frame.header;
-    REQUIRE(made && frame.generation == 77 && !frame.in_ring && !frame.reader && !frame.external && header->flags == 0);
+    REQUIRE(made && frame.generation == 77 && !frame.in_place && !frame.reader && !frame.external && header->flags == 0);
     uint64_t height = SUPERVM_HEIGHT_UNKNOWN, final_height = SUPERVM_HEIGHT_UNKNOWN, to_height = 0;
     int64_t time = SUPERVM_TIME_UNKNOWN;
     struct span payload = nothing;

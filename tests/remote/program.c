@@ -2,7 +2,8 @@
  *
  * ACT: 0 goes on until it is told to stop, then ends its stream; 1 crashes behind its blocks; 2 exits before it registers;
  * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked. Those that follow try one thing each, and
- * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage.
+ * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
+ * 10 names of threads.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,9 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -209,6 +212,20 @@ static void try_sockets(void)
     say("tried sockets");
 }
 
+/* Names of threads that no text is, and one that the kernel's own page of it could be misread by. */
+static void try_names(void)
+{
+    const char *ours = getenv("SUPERVM_SOCKET");
+    prctl(PR_SET_NAME, "\xff\xfe");
+    try_to_connect("nameless", ours);
+    int made = socket(AF_UNIX, SOCK_STREAM, 0);
+    count("kernel address", syscall(SYS_connect, made, 1UL << 63, 110UL) == 0 ? 0 : errno);
+    prctl(PR_SET_NAME, "x\rTgid:\t1");
+    try_to_connect("forged", ours);
+    prctl(PR_SET_NAME, "\xff\xfe");
+    say("tried names");
+}
+
 static void *take_memory(void *unused)
 {
     for (long taken = 0;; taken++) {
@@ -268,6 +285,8 @@ int main(void)
         try_limits();
     if (ACT == 6)
         try_sockets();
+    if (ACT == 10)
+        try_names();
     if (ACT == 7 || ACT == 8)
         pthread_create(&thread, NULL, ACT == 7 ? take_memory : burn, NULL);
     if (ACT == 9)

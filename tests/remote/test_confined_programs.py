@@ -162,6 +162,15 @@ def test_it_connects_to_no_socket_that_it_may_read(work: Path, user: int, tmp_pa
             each.close()
 
 
+def test_names_of_threads_and_addresses_harm_nobody(work: Path, user: int, tmp_path: Path) -> None:
+    """A name can be any bytes, also some that look like a line of the kernel's; an address can lie where no file reaches."""
+    seen = run(tmp_path, work, 10, user, settle=2.5, resources='{memory: 64MiB, cpu: "1.0"}')
+    assert "stdout: tried names" in seen["log"], seen
+    found = answers(seen)
+    assert (found["nameless"], found["forged"], found["kernel address"]) == (0, 0, errno.EFAULT)
+    assert not seen["failures"], seen
+
+
 def test_outside_the_same_program_does_connect(tmp_path: Path) -> None:
     """The positive control of the test above."""
     with (

@@ -309,6 +309,7 @@ def test_more_calls_at_once_than_are_allowed(tmp_path: Path) -> None:
         ([("grpc-timeout", "9" * 400 + "H")], "grpc-status 2"),
         ([("grpc-timeout", "9" * 4000 + "H")], "grpc-status 2"),
         ([(":path", "")], "grpc-status 12"),
+        ([("x-bin", "abcde")], "grpc-status 3"),
     ],
 )
 def test_calls_that_are_none_of_grpc(tmp_path: Path, headers: list[tuple[str, str]], answer: str) -> None:

@@ -160,7 +160,10 @@ int reader_look(struct reader *reader)
 uint64_t reader_used(const struct reader *reader)
 {
     uint64_t head;
-    return (ring_look(&reader->ring, &head) ? head : reader->head) - ring_freed(reader);
+    if (!ring_look(&reader->ring, &head))
+        head = reader->head;
+    uint64_t used = head - ring_freed(reader);
+    return used <= reader->ring.capacity ? used : 0; /* The head is a claim, and may have gone back. */
 }
 
 /* Place that comes free while the host sleeps: nobody else would tell a producer that waits for it. */

@@ -46,6 +46,10 @@ _SEND = _request(_READS | _WRITES, 1, _ANSWER.size)
 _IS_VALID = _request(_WRITES, 2, _ID.size)
 
 
+_THREADS = trio.CapacityLimiter(32)
+"""Their own: a call that waits keeps no other work of the host from its thread."""
+
+
 class Connections:
     """Makes the connections of one program."""
 
@@ -77,7 +81,7 @@ class Connections:
             number, thread, _, _, _, _, descriptor, address, length, *_ = _NOTIFICATION.unpack(told)
             # On a thread: where many connections wait to be accepted, the kernel lets it wait too.
             call = (number, thread, descriptor, address, length & 0xFFFF_FFFF)
-            fault = await trio.to_thread.run_sync(self._connect, *call, abandon_on_cancel=True)
+            fault = await trio.to_thread.run_sync(self._connect, *call, abandon_on_cancel=True, limiter=_THREADS)
             with contextlib.suppress(OSError):  # it has gone meanwhile
                 fcntl.ioctl(self._listener, _SEND, bytearray(_ANSWER.pack(number, 0, -fault, 0)))
 
@@ -85,10 +89,12 @@ class Connections:
         """The error that the call ends with; 0: none."""
         held: list[int] = []
         try:
-            status = Path(f"/proc/{thread}/status").read_text()
-            leader = re.search(r"^Tgid:\s+(\d+)$", status, re.MULTILINE)
+            status = Path(f"/proc/{thread}/status").read_bytes()  # a thread's name holds any byte but that of a line's end
+            leader = re.search(rb"^Tgid:\t(\d+)$", status, re.MULTILINE)
             if leader is None or not _FAMILY.size < length <= _LONGEST_ADDRESS:
                 return errno.EINVAL
+            if address >> 63:  # the kernel's half: no offset of a file
+                return errno.EFAULT
             memory = os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC)
             held.append(memory)
             process = os.pidfd_open(int(leader[1]))

@@ -64,7 +64,7 @@ _READS_AT_ONCE = 4
 _MANY_BYTES = 32 << 10
 _RESET_COST = 10
 """Frames without data that a stream's reset counts as, whichever side resets it: a call was begun for nothing."""
-_TIMEOUT = "grpc-timeout"
+_TIMEOUT, _BINARY = "grpc-timeout", "-bin"
 _LONGEST_TIMEOUT = 9
 """Characters: eight digits and a unit."""
 _SHORTEST_TIMEOUT = 0.01
@@ -589,8 +589,10 @@ class BoundedProcessor(EventsProcessor):
             with contextlib.suppress(ProtocolError):
                 connection._connection.reset_stream(event.stream_id or 0, error_code=ErrorCodes.REFUSED_STREAM)
             return
-        if _TIMEOUT in headers:
-            event.headers = cast("Any", [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)])
+        if _TIMEOUT in headers or any(name.endswith(_BINARY) for name in headers):
+            # No call reads binary metadata, and where it is none grpclib has no answer.
+            said = [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)]
+            event.headers = cast("Any", [header for header in said if not header[0].endswith(_BINARY)])
         connection.calls += 1
         super().process_request_received(event)
         stream = self.streams.get(event.stream_id or 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import socket
 import subprocess
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from supervm_rt.transports.remote.server import RemoteServer
     from supervm_rt.transports.remote.transport import RemoteTransport
 
+_logger = logging.getLogger("supervm_rt")
 RESERVED_BYTES = 128 << 20
 """What a runtime may reserve beyond the memory that is granted, and not use: Go takes 64 MiB at once."""
 MOST_IMAGE_BYTES = 8 << 30
@@ -305,8 +307,14 @@ class Program:
         with self._watch_scope:
             try:
                 await self._watch_process(process, transport)
-            except OSError as error:
-                self._doomed = host_error(self._plugin, "its process cannot be watched", error)
+            except Exception as error:  # whatever it is, it concerns this plugin alone, and not the server
+                cause: BaseException = error
+                while isinstance(cause, BaseExceptionGroup):  # a nursery's
+                    cause = cause.exceptions[0]
+                if not isinstance(cause, OSError):
+                    _logger.error("%s: its process cannot be watched", self._plugin, exc_info=error)
+                    cause = OSError(0, repr(cause))
+                self._doomed = host_error(self._plugin, "its process cannot be watched", cause)
                 self.kill()
                 transport.process_ended()
             finally:

@@ -230,6 +230,6 @@ def _clear(base: Path) -> None:
 def start_time(process: int) -> int:
     """When a process began, in ticks since the machine did; -1: there is none of that number."""
     try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        return int(Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return -1

@@ -113,7 +113,7 @@ class Watch:
         if most is None:
             return []
         with contextlib.suppress(OSError):
-            found = re.search(r"^VmData:\s+(\d+) kB$", Path(f"/proc/{self.process}/status").read_text(), re.MULTILINE)
+            found = re.search(rb"^VmData:\s+(\d+) kB$", Path(f"/proc/{self.process}/status").read_bytes(), re.MULTILINE)
             if found is not None and int(found[1]) * 1024 > most * (1 - _MEMORY_ROOM):
                 return [Exhausted("memory", f"its memory of {most} bytes is nearly used up: it gets no more")]
         return []
@@ -124,8 +124,8 @@ class Watch:
         if most is None:
             return [], ""
         with contextlib.suppress(OSError):
-            status = Path(f"/proc/{self.process}/status").read_text()
-            found = re.findall(r"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", status, re.MULTILINE)
+            status = Path(f"/proc/{self.process}/status").read_bytes()  # its name is any bytes
+            found = re.findall(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", status, re.MULTILINE)
             used = sum(map(int, found)) * 1024
             if used > most:
                 return [], f"it uses {used} bytes of memory of the {most} that it may"
@@ -178,6 +178,6 @@ class Watch:
     def _processor_time(self) -> float:
         """Seconds that the process used so far."""
         with contextlib.suppress(OSError, IndexError, ValueError):
-            fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+            fields = Path(f"/proc/{self.process}/stat").read_bytes().rpartition(b")")[2].split()
             return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return self._cpu_used

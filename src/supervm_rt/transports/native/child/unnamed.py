@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 _PIDFD_GETFD = 438
-_MAPPED = re.compile(r"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +.* \(deleted\)$", re.MULTILINE)
+_MAPPED = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +.* \(deleted\)$", re.MULTILINE)
 
 
 def unnamed_bytes(process: int, pidfd: int, folder: Path) -> int:
@@ -25,7 +25,7 @@ def unnamed_bytes(process: int, pidfd: int, folder: Path) -> int:
     try:
         # Not /proc/PID/fd: that belongs to root where the process is not dumpable. This one asks for the right to trace.
         numbers = [int(name) for name in os.listdir(f"/proc/{process}/fdinfo")]  # noqa: PTH208 - names are all that is needed
-        mapped = Path(f"/proc/{process}/maps").read_text(errors="replace")
+        mapped = Path(f"/proc/{process}/maps").read_bytes()  # names hold any byte but that of a line's end
     except OSError:  # it has ended, or the kernel does not let it be looked at
         return 0
     for number in numbers:

@@ -81,7 +81,9 @@ def user_of(process: int, *, proc: Path = Path("/proc")) -> int | None:
 def _fields(path: Path) -> dict[str, str]:
     """What a status file says; nothing, where the thread has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return dict(re.findall(r"^(\w+):\s*(.*)$", path.read_text(errors="replace"), re.MULTILINE))
+        # By lines of bytes: a thread's name may hold a carriage return.
+        lines = [line.decode(errors="replace") for line in path.read_bytes().split(b"\n")]
+        return {found[1]: found[2] for line in lines if (found := re.match(r"(\w+):\s*(.*)$", line, re.DOTALL))}
     return {}
 
 
