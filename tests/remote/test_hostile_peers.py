@@ -197,7 +197,7 @@ def test_a_table_of_headers_is_as_large_as_the_host_wants(tmp_path: Path) -> Non
     played(tmp_path, act)
 
 
-@pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty data"])
+@pytest.mark.parametrize("kind", ["reset", "ping", "settings", "empty data", "window"])
 def test_a_flood_of_what_carries_nothing(tmp_path: Path, kind: str) -> None:
     async def act(node: Served) -> None:
         async with peer(node.path) as raw:
@@ -207,6 +207,7 @@ def test_a_flood_of_what_carries_nothing(tmp_path: Path, kind: str) -> None:
                 "ping": PingFrame(0, opaque_data=bytes(8)).serialize(),
                 "settings": SettingsFrame(0, settings={}).serialize(),
                 "empty data": DataFrame(stream, data=b"").serialize(),
+                "window": WindowUpdateFrame(0, window_increment=1).serialize(),
             }
             try:
                 for number in range(20_000):

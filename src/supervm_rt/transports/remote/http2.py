@@ -55,7 +55,9 @@ _CONTROL_BYTES = 2 * _HEADER_LIST_BYTES
 _HEADER_TABLE_BYTES = 4_096
 """Of the table for what is sent: as much of it is kept, whatever the peer allows."""
 _FRAME_HEADER_BYTES = 9
-_DATA, _END_STREAM = 0, 1
+_DATA = 0
+_UPDATES_PER_FRAME = 2
+"""Of windows, for a frame of data that a peer was sent: its stream's and its connection's."""
 _SENT_AT_ONCE = 256 << 10
 _MOST_PARTS = 1_024
 """Of one write: the kernel's own bound."""
@@ -124,6 +126,8 @@ class BoundedH2(H2Connection):
         self._rate = limits.control_rate
         self._burst = self._left = 20 * limits.control_rate
         self._at = time.monotonic()
+        self.updates_due = 0
+        """Updates of windows that the peer may send for what was sent to it, and that are not counted therefore."""
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:  # type: ignore[override]
         """As h2 does it. What events of data hold may be a part of ``data``, and of a frame."""
@@ -209,7 +213,8 @@ class BoundedH2(H2Connection):
         return place
 
     def _count(self, frame: Frame) -> None:
-        if isinstance(frame, WindowUpdateFrame):  # a peer that takes a lot sends many
+        if isinstance(frame, WindowUpdateFrame) and self.updates_due > 0:  # a peer that takes a lot sends many
+            self.updates_due -= 1
             return
         if isinstance(frame, DataFrame) and (frame.data or "END_STREAM" in frame.flags):
             return
@@ -443,6 +448,7 @@ class BoundedStream(WireStream):
                 frames.append(length.to_bytes(3) + b"\0\0" + self.id.to_bytes(4))
                 source.take(length, frames)
                 unsent -= length
+                cast("BoundedH2", http).updates_due += _UPDATES_PER_FRAME
             stream.outbound_flow_control_window -= now
             http.outbound_flow_control_window -= now
             self.connection.flush()

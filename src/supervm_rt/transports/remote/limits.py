@@ -37,7 +37,8 @@ class RemoteLimits:
     unregistered_bytes: int = 64 << 20
     """Held at any time for all connections that have not registered a plugin."""
     control_rate: float = 500.0
-    """HTTP/2 frames that carry no data a second and connection; twenty times as many at once. A reset counts as ten."""
+    """HTTP/2 frames that carry no data a second and connection; twenty times as many at once. A reset counts as ten, two updates
+    of windows for each frame of data that the peer was sent as none."""
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a bound that is none."""
