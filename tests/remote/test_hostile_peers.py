@@ -5,6 +5,7 @@ In each test an honest plugin is registered before, and its blocks still arrive 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -35,7 +36,7 @@ from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.remote import http2, server
 from supervm_rt.transports.remote.addresses import UnixAddress
-from supervm_rt.transports.remote.http2 import BoundedStream
+from supervm_rt.transports.remote.http2 import BoundedHandler, BoundedStream
 from supervm_rt.transports.remote.limits import RemoteLimits
 from tests.remote.messages import block, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
@@ -275,6 +276,29 @@ def test_resets_are_dearer_than_other_frames(tmp_path: Path, way: str) -> None:
         await refused(node, text="too many frames that carry no data")
 
     played(tmp_path, act)
+
+
+@pytest.mark.parametrize("method", ["Health", "StreamBlocks", "Nothing"])
+def test_a_call_whose_peer_goes_meanwhile_is_no_error_of_the_hosts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    accept = BoundedHandler.accept
+
+    def accept_and_close(handler: BoundedHandler, stream: Any, *arguments: Any) -> None:
+        accept(handler, stream, *arguments)
+        stream._transport.close()
+
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            with mock.patch.object(BoundedHandler, "accept", accept_and_close):
+                await raw.send(await raw.begin(method), framed(b""), end=True)
+                await closed(raw)
+        async with peer(node.path) as raw:
+            assert (await raw.call("Health", b"")).status == 0
+
+    with caplog.at_level(logging.WARNING):
+        played(tmp_path, act)
+    assert not caplog.records
 
 
 def test_more_calls_at_once_than_are_allowed(tmp_path: Path) -> None:

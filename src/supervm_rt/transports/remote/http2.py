@@ -11,7 +11,7 @@ import logging
 import socket
 import time
 from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -258,6 +258,18 @@ def _received(stream: int, data: memoryview, keep: bool) -> DataReceived:
     return DataReceived(stream_id=stream, data=cast("bytes", body), flow_controlled_length=len(data))
 
 
+def _unless_gone(method: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """A method whose peer may go before it is answered, which grpclib would take for a fault of the method."""
+
+    async def call(stream: Any) -> None:
+        try:
+            await method(stream)
+        except StreamClosedError:
+            raise GRPCError(Status.CANCELLED, "the peer has gone") from None
+
+    return call
+
+
 class BoundedServer:
     """What all connections share. It accepts none by itself: see ``listening``."""
 
@@ -275,7 +287,8 @@ class BoundedServer:
         ``lost`` of every connection that ended."""
         self.mapping: dict[str, Method] = {}
         for service in services:
-            self.mapping.update(service.__mapping__())
+            methods = service.__mapping__()
+            self.mapping.update((path, method._replace(func=_unless_gone(method.func))) for path, method in methods.items())
         self.codec = codec
         self.limits = limits
         self.dispatch = _DispatchServerEvents()
