@@ -18,7 +18,7 @@ from supervm_rt.errors import HostError
 from supervm_rt.transports.native.child.host import machine
 from supervm_rt.trust.policy import Placement
 from tests.remote.programs import program
-from tests.runtime.support import MakePlugin, actor
+from tests.runtime.support import IN_CHILD, MakePlugin, actor
 
 MOST = 60
 """Descriptors that a life needs, by far."""
@@ -90,7 +90,7 @@ async def until(runtime: supervm_rt.Runtime, plugin: str, state: PluginState) ->
 
 
 @pytest.mark.own_process
-@pytest.mark.parametrize("placement", [Placement.IN_PROCESS, Placement.CHILD])
+@pytest.mark.parametrize("placement", [Placement.IN_PROCESS, IN_CHILD])
 def test_a_library(make_plugin: MakePlugin, tmp_path: Path, placement: Placement) -> None:
     machine()
     plugin = replace(actor(make_plugin(), restart=RestartPolicy.ALWAYS), placement=placement)
@@ -98,6 +98,7 @@ def test_a_library(make_plugin: MakePlugin, tmp_path: Path, placement: Placement
 
 
 @pytest.mark.own_process
+@pytest.mark.unsanitized("the program runs confined, where no sanitizer can")
 @pytest.mark.parametrize("image", [False, True], ids=["executable", "image"])
 def test_a_program(tmp_path: Path, image: bool) -> None:
     plugin = replace(program(tmp_path / "plugin", 0, image=image), restart=RestartPolicy.ALWAYS)
