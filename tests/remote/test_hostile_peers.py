@@ -36,7 +36,7 @@ from supervm_rt import EventKind
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.remote import http2, server
 from supervm_rt.transports.remote.addresses import UnixAddress
-from supervm_rt.transports.remote.http2 import BoundedHandler, BoundedStream
+from supervm_rt.transports.remote.http2 import MAX_FRAME_BYTES, BoundedHandler, BoundedStream
 from supervm_rt.transports.remote.limits import RemoteLimits
 from tests.remote.messages import block, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
@@ -180,6 +180,20 @@ def test_a_long_frame_of_another_kind_is_refused_before_its_body_comes(tmp_path:
             await raw.stream.send_all((200_000).to_bytes(3, "big") + frame.serialize()[3:9])
             await closed(raw)
         await refused(node, text="of 200000 bytes")
+
+    played(tmp_path, act)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["of a plugin", "of nobody"])
+def test_a_frame_of_data_that_is_too_long_is_refused_before_its_body_comes(tmp_path: Path, known: bool) -> None:
+    async def act(node: Served) -> None:
+        async with peer(node.path) as raw:
+            if known:
+                assert registered((await raw.call("Register", register("org.example.long"))).messages[0])
+            stream = await raw.begin("BlockExchange")
+            await raw.stream.send_all((MAX_FRAME_BYTES + 1).to_bytes(3, "big") + b"\0\0" + stream.to_bytes(4, "big"))
+            await closed(raw)
+        await refused(node, text=f"a frame of data of {MAX_FRAME_BYTES + 1} bytes")
 
     played(tmp_path, act)
 

@@ -31,7 +31,7 @@ from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RequestReceived, StreamReset
-from h2.exceptions import ProtocolError, StreamClosedError, StreamIDTooLowError
+from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamState
 from hpack import Encoder
@@ -172,7 +172,12 @@ class BoundedH2(H2Connection):
     def _check_length(self) -> None:
         """Of the next frame, before its body is there."""
         data = self.incoming_buffer._data
-        if len(data) >= _FRAME_HEADER_BYTES and data[3] != _DATA and (length := int.from_bytes(data[:3])) > _CONTROL_BYTES:
+        if len(data) < _FRAME_HEADER_BYTES:
+            return
+        length = int.from_bytes(data[:3])
+        if data[3] == _DATA and length > self.max_inbound_frame_size:
+            raise FrameTooLargeError(f"a frame of data of {length} bytes")
+        if data[3] != _DATA and length > _CONTROL_BYTES:
             raise Flood(f"a frame of type {data[3]}, which carries no data, of {length} bytes")
 
     def _check_header_block(self) -> None:
