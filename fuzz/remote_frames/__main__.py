@@ -14,12 +14,12 @@ HARNESS = Harness(
     includes=("src/supervm_rt/transports/remote/_native", "src/supervm_rt/_native"),
     system="system.h",
 )
-CHOICES = 4
+CHOICES = range(0, 256, 37)
 
 
 def inputs() -> dict[str, bytes]:
     """Each message with a few ways to read it."""
-    return {f"{name}-{choice}": bytes([choice]) + message for name, message in seeds().items() for choice in range(CHOICES)}
+    return {f"{name}-{choice}": bytes([choice]) + message for name, message in seeds().items() for choice in CHOICES}
 
 
 CAMPAIGN = campaign(HARNESS, seeds=inputs, max_length=2048)

@@ -16,16 +16,30 @@
 enum how {
     HOW_CHAIN = 1,     /* The plugin has a chain. */
     HOW_KEPT = 2,      /* A view would keep far more than the message. */
-    HOW_NO_MEMORY = 4, /* The frame's memory cannot be had. */
+    HOW_NO_MEMORY = 4, /* The frame's memory cannot be had; of a batch's, so many pieces can as the bits above say. */
+    HOW_PIECES_SHIFT = 3,
 };
 
 enum { VARINT = 0, LENGTH = 2 };
 
 static bool no_memory;
+static size_t pieces; /* Of memory that can be had all the same. */
+
+static bool granted(void)
+{
+    if (!no_memory)
+        return true;
+    return pieces && pieces--;
+}
 
 void *system_malloc(size_t size)
 {
-    return no_memory ? NULL : malloc(size);
+    return granted() ? malloc(size) : NULL;
+}
+
+void *system_realloc(void *place, size_t size)
+{
+    return granted() ? realloc(place, size) : NULL;
 }
 
 static void require_failed(const char *what, int line)
@@ -192,6 +206,51 @@ static void check_message(const struct message *message, struct span bytes, uint
     free((void *)body.bytes);
 }
 
+static bool same_frame(const struct frame_core *left, const struct frame_core *right)
+{
+    size_t length = record_tails_length(&left->header), payload = left->header.payload_length;
+    return memcmp(&left->header, &right->header, sizeof left->header) == 0 && left->generation == right->generation
+        && (length == 0 || memcmp(frame_tails(left), frame_tails(right), length) == 0)
+        && (payload == 0 || memcmp(frame_payload(left), frame_payload(right), payload) == 0);
+}
+
+/* All frames of a batch at once are those of its messages one behind the other, up to the first that is not sound. */
+static void check_frames(const struct message *message, uint8_t how, struct span chain, size_t kept)
+{
+    struct batch_frames frames = {0};
+    no_memory = how & HOW_NO_MEMORY;
+    pieces = how >> HOW_PIECES_SHIFT;
+    bool sound = frames_from_batch(&frames, message, chain, kept, 77);
+    bool refused = no_memory && pieces == 0;
+    no_memory = false;
+    pieces = 0;
+    struct batch batch = {.message = message};
+    struct message each;
+    enum message_fault fault = MESSAGE_SOUND;
+    size_t count = 0, at = 0;
+    while (count < frames.count) {
+        REQUIRE(batch_next(&batch, chain, &each, &fault, &at));
+        struct frame_core frame;
+        bool views = false;
+        memset(&frame, 0, sizeof frame);
+        REQUIRE(frame_from_message(&frame, &each, kept, 77, &views));
+        REQUIRE(views == frames.views[count] && same_frame(&frame, &frames.frames[count]));
+        free((void *)frame.record);
+        count++;
+    }
+    bool more = batch_next(&batch, chain, &each, &fault, &at);
+    REQUIRE(sound == (!more && fault == MESSAGE_SOUND));
+    REQUIRE(!more || refused);
+    if (!more)
+        REQUIRE(frames.fault == fault && (fault == MESSAGE_SOUND || frames.at == at));
+    /* What was taken is its taker's. */
+    size_t taken = frames.count / 2;
+    for (size_t number = 0; number < taken; number++)
+        free((void *)frames.frames[number].record);
+    batch_frames_free(&frames, taken);
+    REQUIRE(!frames.frames && !frames.views && !frames.count);
+}
+
 static void check_batch(const struct message *message, struct span bytes, uint8_t how, struct span chain)
 {
     struct span body = merged(bytes, MESSAGE_BATCH, MESSAGE_REORG, MESSAGE_LAST_BODY);
@@ -244,8 +303,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     REQUIRE(at <= bytes.length && fault <= MESSAGE_LONG_BATCH);
     if (fault == MESSAGE_SOUND) {
         check_message(&message, bytes, how, chain, how & HOW_KEPT ? 100 * bytes.length : bytes.length);
-        if (message.body == MESSAGE_BATCH)
+        if (message.body == MESSAGE_BATCH) {
             check_batch(&message, bytes, how, chain);
+            check_frames(&message, how, chain, how & HOW_KEPT ? 100 * bytes.length : bytes.length);
+        }
     } else if (fault == MESSAGE_NOT_UTF8) {
         REQUIRE(!is_ascii(bytes));
     } else if (fault > MESSAGE_NOT_UTF8) {

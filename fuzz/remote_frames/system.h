@@ -6,9 +6,11 @@
 #include <stdlib.h>
 
 void *system_malloc(size_t size);
+void *system_realloc(void *place, size_t size);
 
 #ifdef FUZZ_PRODUCT
 #define malloc(size) system_malloc(size)
+#define realloc(place, size) system_realloc(place, size)
 #endif
 
 #endif
