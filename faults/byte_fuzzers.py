@@ -77,6 +77,22 @@ FAULTS: tuple[Fault, ...] = (
         _campaign("ring"),
     ),
     Fault(
+        "message-read-twice",
+        "the header of a message beside the blocks is judged, and then read again where the plugin can write",
+        "src/supervm_rt/_native/side_ring.c",
+        "    *text = record + sizeof *header;",
+        "    memcpy(header, record, sizeof *header);\n    *text = record + sizeof *header;",
+        _campaign("ring"),
+    ),
+    Fault(
+        "landed-record-not-judged",
+        "the header that was judged is the one in the ring, not its copy among the host's own",
+        "src/supervm_rt/_native/reader.c",
+        "    if (!record_is_sound(&frame->header, landed) || frame->header.flags & RECORD_EXTERNAL)\n        return refuse(reader, frame);\n    reader->ring",
+        "    reader->ring",
+        _campaign("ring"),
+    ),
+    Fault(
         "tails-beyond-the-record",
         "a record's header is believed although its hash, parent, weight and position do not fit behind the payload",
         "src/supervm_rt/_native/record.h",

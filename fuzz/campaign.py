@@ -182,8 +182,11 @@ def _executions(log: str) -> int:
 
 
 def _reach(log: str) -> str:
+    """What the engine reached, and what the harness counted by itself."""
     seen = re.findall(r"cov: (\d+)", log)
-    return f", {seen[-1]} edges" if seen else ""
+    own = re.findall(r"^counted::([a-z_]+): (\d+)$", log, re.MULTILINE)
+    counted = "".join(f", {int(count):,} {name.replace('_', ' ')}" for name, count in own)
+    return (f", {seen[-1]} edges" if seen else "") + counted
 
 
 def _say(executions: int, *, failures: int, detail: str) -> int:

@@ -3,10 +3,14 @@
  *
  * The input is a program. Its first bytes say what world it runs in; each further byte is an operation of the plugin, of the host
  * or of what lies between them, followed by its operands. In an honest world a plain list of what was published says what the
- * host must find. In an adversarial one the plugin also writes where it may, into its own page and the data, and every frame that
- * still comes out must be one that a host can read to its last byte.
+ * host must find. In an adversarial one the plugin also writes where it may, into its own page and the data, between two operations
+ * and while the host copies something out of them, and every frame that still comes out must be one that a host can read to its
+ * last byte.
  */
 #include "system.h"
+
+#include <inttypes.h>
+#include <stdio.h>
 
 #include "in_process.h"
 
@@ -82,6 +86,8 @@ static struct held frames[MOST_FRAMES];
 static uint32_t serial;
 static const uint8_t *area, *area_end; /* Where the plugin can write, and the host's words. */
 static bool adversarial, lied, side_lied, stopped, forked;
+static bool reading; /* The host is. */
+static uint64_t lies, lies_between, operations, operations_of_liars; /* Of all inputs. */
 static uint64_t external_said, external_released, frames_read, bytes_read;
 
 static const uint8_t *bytes_of(uint32_t number, uint32_t part)
@@ -215,7 +221,9 @@ static int read_frame(bool look_first)
     REQUIRE(look >= 0 || lied);
     if (look == 1) {
         memset(&held->core, 0, sizeof held->core);
+        reading = true;
         look = reader_next(reader, &held->core);
+        reading = false;
         if (look == -2) { /* No memory for a copy. */
             REQUIRE(adversarial && !reader->corrupt && !held->core.reader && !held->core.record);
             return 0;
@@ -302,7 +310,9 @@ static void take_message(void)
     const uint8_t *text, *data;
     if (!slot)
         return;
+    reading = true;
     int answer = side_ring_next(slot->side, &header, &text, &data);
+    reading = false;
     REQUIRE(answer >= 0 || side_lied);
     if (answer <= 0) {
         REQUIRE(side_lied || message_first == message_next);
@@ -310,6 +320,7 @@ static void take_message(void)
     }
     if (side_lied) {
         volatile uint8_t sum = 0;
+        REQUIRE(header.total_length <= CAPACITY && sizeof header + header.text_length + header.data_length <= header.total_length);
         for (uint64_t i = 0; i < header.text_length; i++)
             sum += text[i];
         for (uint64_t i = 0; i < header.data_length; i++)
@@ -340,10 +351,10 @@ void other_threads(const _Atomic uint32_t *word)
     uint32_t before = atomic_load(word);
     if (word == &slot->lock.sequence) {
         uint8_t choice = next8();
-        REQUIRE(channel_last_sign(slot->channel) > 0 && slot_sink_is_busy(slot));
+        REQUIRE(lied || (channel_last_sign(slot->channel) > 0 && slot_sink_is_busy(slot)));
         if (choice & 4) {
             atomic_store(&slot->lock.owner, 0);
-            REQUIRE(slot_sink_is_busy(slot)); /* Somebody waits. */
+            REQUIRE(lied || slot_sink_is_busy(slot)); /* Somebody waits. */
         }
         if (choice % 4 == 0)
             stop();
@@ -356,7 +367,7 @@ void other_threads(const _Atomic uint32_t *word)
         return;
     }
     REQUIRE(word == &reader->ring.host->space_sequence);
-    REQUIRE(channel_last_sign(slot->channel) > 0); /* Who waits lives. */
+    REQUIRE(lied || channel_last_sign(slot->channel) > 0); /* Who waits lives. */
     uint64_t tail = reader->ring.tail, wakes = world.wakes;
     uint8_t choice = next8();
     if (choice % 8 == 0) {
@@ -651,7 +662,7 @@ static void say_beside(uint8_t flaw)
         break;
     default:
         status = vtable->host_request_shutdown(flaw);
-        REQUIRE(status == SUPERVM_OK ? atomic_load(&channel_words(slot->channel)->shutdown) & PLUGIN_SHUTDOWN_ASKED : status == SUPERVM_STOPPING);
+        REQUIRE(lied || status == SUPERVM_OK ? lied || atomic_load(&channel_words(slot->channel)->shutdown) & PLUGIN_SHUTDOWN_ASKED : status == SUPERVM_STOPPING);
         return;
     }
     if (status != SUPERVM_OK)
@@ -689,7 +700,7 @@ static void ask(uint8_t what)
             REQUIRE(grants & SLOT_OPEN);
         break;
     default:
-        REQUIRE(channel_last_sign(slot->channel) > 0 && slot_used_count() == 1 && slot_number(slot) == 0);
+        REQUIRE((lied || channel_last_sign(slot->channel) > 0) && slot_used_count() == 1 && slot_number(slot) == 0);
         channel_notify(slot->channel);
         break;
     }
@@ -697,10 +708,28 @@ static void ask(uint8_t what)
 
 /* ---- between the two --------------------------------------------------------------------------------------------------- */
 
+/* Any of the words that the plugin writes. */
+static void lie_in_a_word(struct ring_producer_page *page, uint8_t which)
+{
+    uint64_t value = next64();
+    switch (which % 9) {
+    case 0: atomic_store(&page->woken, value); break;
+    case 1: atomic_store(&page->waits, value); break;
+    case 2: atomic_store(&page->wakeups, value); break;
+    case 3: atomic_store(&page->words.last_sign, (int64_t)value); break;
+    case 4: atomic_store(&page->words.shutdown, value); break;
+    case 5: atomic_store(&page->words.dropped_messages, value); break;
+    case 6: atomic_store(&page->words.heartbeat_asked, (uint32_t)value); break;
+    case 7: atomic_store(&page->words.lock_waiters, (uint32_t)value); break;
+    default: atomic_store(&page->words.notice, (uint32_t)value); break;
+    }
+}
+
 static void lie(uint8_t where)
 {
     if (!adversarial)
         return;
+    lies++;
     struct ring *ring = where & 1 ? &slot->side->ring : &reader->ring;
     struct ring_producer_page *page = ring->producer;
     if (where & 1)
@@ -712,7 +741,10 @@ static void lie(uint8_t where)
     case 1: atomic_fetch_add(&page->head, (uint64_t)(int64_t)(int8_t)next8() * 32); break;
     case 2: atomic_store(&page->wanted, next64()); break;
     case 3: atomic_store(&page->waiting, next8()); break;
-    case 4: atomic_store(&page->woken, next64()); break;
+    case 4:
+        lied = true; /* What the host is told beside the rings lies with the block ring. */
+        lie_in_a_word(page, next8());
+        break;
     case 5: { /* A member of the next record's header. */
         uint8_t *record = ring_at(ring, ring->read_position) + (where >> 4) * 4;
         uint32_t value = next8() & 1 ? next16() : (uint32_t)next64();
@@ -736,6 +768,22 @@ static void lie(uint8_t where)
         if (next8() & 1)
             atomic_store(&page->head, ring->read_position + header.total_length);
     }
+    }
+}
+
+static bool is_shared(const struct ring *ring, const uint8_t *place)
+{
+    return place >= ring->area && place < ring->area + ring->area_bytes;
+}
+
+void just_copied(const uint8_t *from)
+{
+    if (!adversarial || !reading || !(is_shared(&reader->ring, from) || is_shared(&slot->side->ring, from)))
+        return;
+    uint8_t choice = next8();
+    if (choice & 1) {
+        lies_between++;
+        lie(next8());
     }
 }
 
@@ -807,6 +855,8 @@ static void detach(void)
 
 static void operate(void)
 {
+    operations++;
+    operations_of_liars += adversarial;
     uint8_t operation = next8(), flaw = operation >> 7 ? next8() % 16 : 0;
     struct held *held;
     switch (operation % 23) {
@@ -920,8 +970,15 @@ static void finish(uint8_t how)
     }
 }
 
+static void tell(void)
+{
+    fprintf(stderr, "counted::operations: %" PRIu64 "\ncounted::operations_of_liars: %" PRIu64 "\n", operations, operations_of_liars);
+    fprintf(stderr, "counted::lies: %" PRIu64 "\ncounted::lies_while_the_host_reads: %" PRIu64 "\n", lies, lies_between);
+}
+
 int LLVMFuzzerInitialize(int *count, char ***values)
 {
+    atexit(tell);
     uint64_t state = 88172645463325252u; /* xorshift: bytes that do not repeat, and no zero, which would end a text. */
     for (size_t i = 0; i < sizeof pattern; i++) {
         state ^= state << 13;

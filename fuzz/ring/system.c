@@ -44,6 +44,13 @@ void *system_malloc(size_t size)
     return fails() ? NULL : keep(malloc(size));
 }
 
+void *system_memcpy(void *to, const void *from, size_t length)
+{
+    memcpy(to, from, length);
+    just_copied(from);
+    return to;
+}
+
 void *system_calloc(size_t count, size_t size)
 {
     return fails() ? NULL : keep(calloc(count, size));

@@ -41,8 +41,10 @@ long system_call(long number, const _Atomic uint32_t *word, int operation, uint3
 int system_thread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
 int system_thread_join(pthread_t thread, void **result);
 int system_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex);
+void *system_memcpy(void *to, const void *from, size_t length);
 
 #ifdef FUZZ_PRODUCT
+#define memcpy system_memcpy
 #define malloc system_malloc
 #define calloc system_calloc
 #define aligned_alloc system_aligned_alloc
@@ -90,6 +92,8 @@ void system_free_all(void);
 
 /* What the other threads do while the ring's side sleeps on a word: the harness's. */
 void other_threads(const _Atomic uint32_t *word);
+/* Something was copied from here: what the plugin's process does before the copy is judged. */
+void just_copied(const uint8_t *from);
 /* What the other threads do while the releaser has nothing to do: it has to be told to end. */
 void end_releaser(void);
 

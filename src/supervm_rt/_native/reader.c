@@ -235,6 +235,7 @@ static int read_alone(struct reader *reader, struct frame_core *frame)
         return -2;
     }
     memcpy(copy, ring_at(&reader->ring, reader->ring.read_position), length);
+    memcpy(copy, &frame->header, sizeof frame->header); /* The one that was judged. */
     frame->record = copy;
     frame->generation = reader->generation;
     reader->ring.read_position += length;
@@ -276,7 +277,6 @@ static int next_landed(struct reader *reader, struct frame_core *frame)
     reader->ring.read_position += frame->header.total_length;
     landing->next += frame->header.total_length;
     landing->open = false;
-    __builtin_prefetch(record + 8 * frame->header.total_length); /* From the outer cache to the inner one. */
     return hand_out(reader, frame, record, landing->next);
 }
 
