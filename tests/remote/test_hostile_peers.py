@@ -703,7 +703,7 @@ def test_more_registrations_than_one_peer_may_have(tmp_path: Path) -> None:
     played(tmp_path, act, registrations_per_peer=2)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root becomes another user")
 def test_users_that_are_not_named_are_refused_by_the_kernel_s_word(tmp_path: Path) -> None:
     """A socket that is open to some is open to all by its mode: who comes is asked of the kernel."""
     program = (
