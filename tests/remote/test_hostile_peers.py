@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import stat
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -715,17 +716,44 @@ def test_a_half_open_peer_is_found_gone_and_its_plugin_fails_of_it(tmp_path: Pat
 # ---- many of them ----------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def open_files(count: int) -> Iterator[None]:
+    """This process may have so many open meanwhile. Skips where the kernel does not let it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = max(soft, count)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, max(hard, enough)))
+    except (ValueError, OSError):
+        pytest.skip(f"{count} open files are not allowed here ({hard} at most)")
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_thousands_of_connections(tmp_path: Path) -> None:
+    """More of one peer than a node takes in all: those above the bound are refused, and who is in works on."""
+    most, tried = 2_000, 3_000
+
     async def act(node: Served) -> None:
+        remote: Any = node.runtime._remote
+        protocols = remote._gate._server.protocols
         opened_: list[socket.socket] = []
         try:
-            for _ in range(400):
-                one = socket.socket(socket.AF_UNIX)
-                one.connect(str(node.path))
-                opened_.append(one)
-                await trio.lowlevel.checkpoint()
-            await refused(node, text="there are 100 connections already")
-            for one in opened_[:200]:  # at once, and without a farewell
+            async with peer(node.path) as inside:
+                assert (await inside.call("Health", b"")).status == 0
+                for _ in range(tried):
+                    one = socket.socket(socket.AF_UNIX)
+                    one.connect(str(node.path))
+                    opened_.append(one)
+                    await trio.lowlevel.checkpoint()
+                await refused(node, text=f"there are {most} connections already")
+                with trio.fail_after(20):
+                    while len(protocols) < most:
+                        await trio.sleep(0.01)
+                assert len(protocols) == most, len(protocols)
+                assert (await inside.call("Health", b"")).status == 0
+            for one in opened_[: tried // 2]:  # at once, and without a farewell
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 one.close()
         finally:
@@ -741,7 +769,8 @@ def test_thousands_of_connections(tmp_path: Path) -> None:
                     pass
                 await trio.sleep(0.01)
 
-    played(tmp_path, act, connections=100)
+    with open_files(3 * tried):
+        played(tmp_path, act, connections=most, connections_per_peer=2 * tried)
 
 
 def test_more_connections_of_one_peer_than_it_may_have(tmp_path: Path) -> None:
