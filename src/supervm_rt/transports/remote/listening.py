@@ -87,7 +87,8 @@ def listen_tcp(address: TcpAddress) -> list[socket.socket]:
         )
         port = address.port
         for family, _, _, _, where in dict.fromkeys(found):
-            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            # By its protocol asyncio knows whether what is written is to be sent at once.
+            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
