@@ -3,7 +3,8 @@
  * ACT: 0 goes on until it is told to stop, then ends its stream; 1 crashes behind its blocks; 2 exits before it registers;
  * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked. Those that follow try one thing each, and
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
- * 10 names of threads.
+ * 10 names of threads. 11 and 12 go on behind the position that they are told, send PIECE blocks in each life, and once some of them
+ * are durable 11 crashes and 12 falls silent; the life that sends the last block ends well.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +25,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define PIECE 4
+
 static int host;
+static uint8_t said[1 << 17]; /* What was heard last: a message behind its prefix, if it came in one frame. */
+static size_t said_length;
 
 static void die(const char *what)
 {
@@ -95,23 +100,40 @@ static size_t field(uint8_t *at, unsigned number, const void *data, size_t lengt
 static int hear(uint32_t stream)
 {
     for (;;) {
-        static uint8_t data[1 << 17];
         uint8_t head[9];
         if (recv(host, head, sizeof head, MSG_WAITALL) != sizeof head)
             return 0;
         size_t length = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
         uint32_t of = (uint32_t)head[5] << 24 | (uint32_t)head[6] << 16 | (uint32_t)head[7] << 8 | head[8];
-        if (length > sizeof data || (length > 0 && recv(host, data, length, MSG_WAITALL) != (ssize_t)length))
+        if (length > sizeof said || (length > 0 && recv(host, said, length, MSG_WAITALL) != (ssize_t)length))
             return 0;
+        said_length = length;
         if (head[3] == 4 && !(head[4] & 1))
             frame(4, 1, 0, NULL, 0);
         else if (head[3] == 6 && !(head[4] & 1))
-            frame(6, 1, 0, data, length);
+            frame(6, 1, 0, said, length);
         else if (head[3] == 0 && of == stream && length > 5)
             return 1;
         else if (of == stream && (head[3] == 3 || (head[3] == 1 && head[4] & 1)))
             return 0;
     }
+}
+
+/* The position in the answer to a registration, which is the height of a block; 0: there is none. */
+static uint8_t position(void)
+{
+    for (size_t at = 5; at < said_length;) {
+        unsigned key = said[at++], shift = 0;
+        size_t value = 0;
+        do {
+            value |= (size_t)(said[at] & 0x7f) << shift;
+            shift += 7;
+        } while (said[at++] & 0x80);
+        if (key == (7 << 3 | 2))
+            return said[at];
+        at += (key & 7) == 2 ? value : 0;
+    }
+    return 0;
 }
 
 static void say(const char *what)
@@ -303,8 +325,13 @@ int main(void)
     message(1, data, length, 1);
     if (!hear(1))
         die("the registration was not answered");
+    uint8_t first = 1, last = BLOCKS;
+    if (ACT >= 11) {
+        first = (uint8_t)(position() + 1);
+        last = first + PIECE - 1 < BLOCKS ? (uint8_t)(first + PIECE - 1) : BLOCKS;
+    }
     call(3, "/supervm.plugin.PluginHost/BlockExchange");
-    for (uint8_t height = 1; height <= BLOCKS; height++) {
+    for (uint8_t height = first; height <= last; height++) {
         uint8_t id[32], parent[32];
         memset(id, height, sizeof id);
         memset(parent, height - 1, sizeof parent);
@@ -313,12 +340,19 @@ int main(void)
         length += field(data + length, 3, "block", 5);
         length += field(data + length, FIELD_HASH, id, sizeof id);
         length += field(data + length, FIELD_PARENT, parent, sizeof parent);
+        if (ACT >= 11)
+            length += field(data + length, 10, &height, 1);
         message(3, data, length, 0);
     }
-    if (ACT == 1) {
+    if (ACT == 1)
         sleep(1);
+    if (ACT >= 11 && last < BLOCKS)
+        hear(3);
+    if (ACT == 1 || (ACT == 11 && last < BLOCKS))
         *(volatile int *)(uintptr_t)16 = 1;
-    }
+    if (ACT == 12 && last < BLOCKS)
+        for (;;)
+            pause();
     while (hear(3))
         if (ACT != 3 && getenv("SUPERVM_PLUGIN") != NULL)
             break; /* Acknowledged or told to stop: it has nothing more to say. */

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import stat
 import struct
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,7 +33,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from supervm_rt import EventKind
+from supervm_rt import EventKind, PluginState, sdk
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.remote import http2, server
 from supervm_rt.transports.remote.addresses import UnixAddress
@@ -644,26 +645,129 @@ def test_a_connection_without_a_call_is_closed_and_its_time_begins_with_the_end_
             connection.check(much_later + 899)
             assert (await raw.call("Health", b"")).status == 0
             connection.check(much_later + 901)
+            connection.check(much_later + 902)  # it is told once
             await raw.until_closed()
+        assert [each.partition(": ")[2] for each in node.seen.refusals()] == ["it made no call for 900 s"]
 
     with mock.patch.object(server, "_CHECK_SECONDS", 1e6):
         played(tmp_path, act, idle=900.0)
 
 
+def test_a_connection_of_short_calls_is_not_idle(tmp_path: Path) -> None:
+    """None of them is under way when it is looked for them."""
+
+    async def act(node: Served) -> None:
+        remote: Any = node.runtime._remote
+        known = set(remote._gate._server.protocols)
+        async with peer(node.path) as raw:
+            assert (await raw.call("Health", b"")).status == 0
+            (connection,) = remote._gate._server.protocols - known
+            connection.made_at = connection.busy_at = time.monotonic() - 10_000
+            assert (await raw.call("Health", b"")).status == 0
+            connection.check(time.monotonic() + 899)
+            assert (await raw.call("Health", b"")).status == 0
+
+    with mock.patch.object(server, "_CHECK_SECONDS", 1e6):
+        played(tmp_path, act, idle=900.0)
+
+
+def test_a_plugin_without_a_call_is_told_why_it_is_cut(tmp_path: Path) -> None:
+    async def act(node: Served) -> None:
+        remote: Any = node.runtime._remote
+        known = set(remote._gate._server.protocols)
+        async with peer(node.path) as raw:
+            wallet = register("org.example.wallet", capabilities=("submit_tx",))
+            assert registered((await raw.call("Register", wallet)).messages[0])
+            (connection,) = remote._gate._server.protocols - known
+            connection.check(time.monotonic() + 901)
+            await raw.until_closed()
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED, "org.example.wallet")
+        assert "its connection was cut: it made no call for 900 s" in failed.message
+        assert failed.data["cause"] == "disconnect"
+
+    with mock.patch.object(server, "_CHECK_SECONDS", 1e6):
+        played(tmp_path, act, idle=900.0)
+
+
+@pytest.mark.parametrize("way", ["takes nothing", "has room"])
+def test_a_half_open_peer_is_found_gone_and_its_plugin_fails_of_it(tmp_path: Path, way: str) -> None:
+    """It stops reading and answers no ping. ``takes nothing``: what was written to it before the ping is not gone either."""
+
+    async def main() -> None:
+        limits = RemoteLimits(keepalive=0.3, keepalive_timeout=2.0)
+        async with (
+            serving(tmp_path, limits=limits) as node,
+            sdk.connect(f"unix:{node.path}", name=HONEST, version="1.0.0", chain="dev") as honest,
+            peer(node.path) as gone,
+        ):
+            name = "org.example.gone"
+            assert registered((await gone.call("Register", register(name))).messages[0])
+            await gone.begin("BlockExchange")
+            if way == "takes nothing":
+                await gone.send(await gone.begin("StreamBlocks"), framed(b""), end=True)
+            published = 0
+            with trio.fail_after(30):
+                while not node.seen.refusals():
+                    published += 1
+                    own, last = published.to_bytes(32), (published - 1).to_bytes(32)
+                    await honest.publish(bytes(50_000), height=published, hash=own, parent=last, position=own)
+                    await honest.wait_durable(own)
+                    await trio.sleep(0.05)
+                failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+                await closed(gone)
+            (refusal,) = node.seen.of(EventKind.REMOTE_REFUSED)
+            assert refusal.data["reason"] == "it answered no ping within 2 s"
+            assert str(refusal.data["peer"]) in refusal.message
+            assert f"{name}: its connection was cut: it answered no ping within 2 s" in failed.message
+            assert (failed.plugin, failed.data["cause"]) == (name, "disconnect")
+            assert published > 5
+            assert node.runtime.plugins[HONEST].state is PluginState.RUNNING
+            assert node.runtime.plugins[HONEST].failure is None
+
+    trio.run(main)
+
+
 # ---- many of them ----------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def open_files(count: int) -> Iterator[None]:
+    """This process may have so many open meanwhile. Skips where the kernel does not let it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = max(soft, count)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, max(hard, enough)))
+    except (ValueError, OSError):
+        pytest.skip(f"{count} open files are not allowed here ({hard} at most)")
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_thousands_of_connections(tmp_path: Path) -> None:
+    """More of one peer than a node takes in all: those above the bound are refused, and who is in works on."""
+    most, tried = 2_000, 3_000
+
     async def act(node: Served) -> None:
+        remote: Any = node.runtime._remote
+        protocols = remote._gate._server.protocols
         opened_: list[socket.socket] = []
         try:
-            for _ in range(400):
-                one = socket.socket(socket.AF_UNIX)
-                one.connect(str(node.path))
-                opened_.append(one)
-                await trio.lowlevel.checkpoint()
-            await refused(node, text="there are 100 connections already")
-            for one in opened_[:200]:  # at once, and without a farewell
+            async with peer(node.path) as inside:
+                assert (await inside.call("Health", b"")).status == 0
+                for _ in range(tried):
+                    one = socket.socket(socket.AF_UNIX)
+                    one.connect(str(node.path))
+                    opened_.append(one)
+                    await trio.lowlevel.checkpoint()
+                await refused(node, text=f"there are {most} connections already")
+                with trio.fail_after(20):
+                    while len(protocols) < most:
+                        await trio.sleep(0.01)
+                assert len(protocols) == most, len(protocols)
+                assert (await inside.call("Health", b"")).status == 0
+            for one in opened_[: tried // 2]:  # at once, and without a farewell
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 one.close()
         finally:
@@ -679,7 +783,8 @@ def test_thousands_of_connections(tmp_path: Path) -> None:
                     pass
                 await trio.sleep(0.01)
 
-    played(tmp_path, act, connections=100)
+    with open_files(3 * tried):
+        played(tmp_path, act, connections=most, connections_per_peer=2 * tried)
 
 
 def test_more_connections_of_one_peer_than_it_may_have(tmp_path: Path) -> None:

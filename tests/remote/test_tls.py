@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import warnings
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -43,6 +45,21 @@ def test_a_plugin_registers_over_mutual_tls(tmp_path: Path, version: str) -> Non
             context.maximum_version = ssl.TLSVersion.TLSv1_2 if version == "1.2" else ssl.TLSVersion.TLSv1_3
             async with connect(node, context) as raw:
                 assert registered((await raw.call("Register", register("org.example.tls"))).messages[0])
+
+    trio.run(main)
+
+
+def test_what_is_written_is_sent_at_once(tmp_path: Path) -> None:
+    """The kernel would wait for what was sent before to be acknowledged, 40 ms for each window that the peer grants."""
+    authority = Authority.make(tmp_path / "tls")
+
+    async def main() -> None:
+        async with serving(tmp_path, listen=(authority.address(),)) as node, connect(node, authority.client()) as raw:
+            assert (await raw.call("Health", b"")).status == 0
+            remote: Any = node.runtime._remote
+            (protocol,) = remote._gate._server.protocols
+            accepted = protocol.connection._transport.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
     trio.run(main)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,6 +18,7 @@ from supervm_rt import HostEvent, PluginConfig, PolicyLevel, RestartLimits, Rest
 from supervm_rt.cli.demo import shipped_plugin
 from supervm_rt.store import digest
 from supervm_rt.transports.remote.addresses import UnixAddress
+from tests.remote.certificates import Authority
 from tests.remote.support import short_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "remote"
@@ -25,16 +27,17 @@ MAGIC = bytes.fromhex("fabfb5da")
 SECONDS = 60.0
 AT_ONCE = RestartLimits(first_delay=0.001, longest_delay=0.001, failures=100_000, window=1.0)
 
-Beside = Callable[[str], Awaitable[None]]
-"""What runs beside the node, with its address."""
+Beside = Callable[[str, ssl.SSLContext | None], Awaitable[None]]
+"""What runs beside the node, with its address and, over TCP, what it connects with."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """``folder``: makes the plugin's folder. ``beside``: the plugin, where the host does not start it."""
+    """``folder``: makes the plugin's folder. ``beside``: the plugin, where the host does not start it. ``secure``: over TLS."""
 
     folder: Callable[[Path], Path]
     beside: Beside | None = None
+    secure: bool = False
 
 
 def in_process(work: Path) -> Path:
@@ -56,14 +59,15 @@ def example() -> Any:
     return module
 
 
-async def over_grpc(address: str) -> None:
-    await sdk.serve(example().produce, address, **REMOTE)
+async def over_grpc(address: str, context: ssl.SSLContext | None = None) -> None:
+    await sdk.serve(example().produce, address, ssl=context, **REMOTE)
 
 
 KINDS: dict[str, Kind] = {
     "in process": Kind(in_process),
     "child": Kind(lambda _: shipped_plugin("bitcoin-blockfiles")),
     "grpc": Kind(lambda _: EXAMPLES, over_grpc),
+    "grpc over TLS": Kind(lambda _: EXAMPLES, over_grpc, secure=True),
 }
 
 
@@ -93,14 +97,18 @@ def mirrored(kind: str, store: Path, blocks: Path, watch: Callable[[HostEvent], 
     async def main() -> None:
         with short_folder() as short:
             config = configuration(way, store, blocks)
-            if way.beside is not None:
+            context = None
+            if way.secure:
+                authority = Authority.make(short / "tls")
+                config, context = replace(config, listen=(authority.address(),)), authority.client()
+            elif way.beside is not None:
                 config = replace(config, listen=(UnixAddress(short / "socket"),))
             async with (
                 supervm_rt.open_runtime(config, receivers=(watch,) if watch else ()) as runtime,
                 trio.open_nursery() as nursery,
             ):
                 if way.beside is not None:
-                    nursery.start_soon(way.beside, f"unix:{short / 'socket'}")
+                    nursery.start_soon(way.beside, runtime.listening[0], context)
                 with trio.fail_after(SECONDS):
                     await runtime.wait_idle()
                 (status,) = runtime.plugins.values()

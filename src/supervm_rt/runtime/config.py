@@ -212,7 +212,7 @@ def _address(item: Mapping[str, Any], index: int, folder: Path) -> Address:
 
 def _limits(item: Mapping[str, Any]) -> RemoteLimits:
     sizes = {"message", "request", "unregistered_bytes"}
-    seconds = {"register", "idle", "stalled", "message_time", "keepalive"}
+    seconds = {"register", "idle", "stalled", "message_time", "keepalive", "keepalive_timeout"}
     values = {}
     for key, value in item.items():
         parse = parse_bytes if key in sizes else parse_seconds if key in seconds else (lambda number: number)

@@ -18,6 +18,7 @@ import h2.exceptions
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.protocol import H2Protocol
 
 from supervm_rt.errors import ConfigurationError, OperatorError, SuperVMError
 from supervm_rt.sdk import messages
@@ -375,6 +376,27 @@ async def open_connection(
         channel.close()
 
 
+class _Channel(Channel):
+    """grpclib's, which leaves nothing to be done by an event loop that may end at once."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._transports: list[Any] = []
+
+    async def _create_connection(self) -> H2Protocol:
+        protocol = await super()._create_connection()
+        if self._ssl is not None and (transport := getattr(protocol.connection, "_transport", None)) is not None:
+            self._transports.append(transport)
+        return protocol
+
+    def close(self) -> None:
+        """As grpclib does it. Over TLS the farewell of the other side is not waited for."""
+        super().close()
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
+
+
 def _channel(address: str | None, ssl: tls.SSLContext | None) -> Channel:
     if address is None:
         path = os.environ.get(ADDRESS_VARIABLE)
@@ -385,7 +407,7 @@ def _channel(address: str | None, ssl: tls.SSLContext | None) -> Channel:
             )
         address = f"unix:{path}"
     if address.startswith("unix:"):
-        return Channel(path=address.removeprefix("unix:"), codec=Codec())
+        return _Channel(path=address.removeprefix("unix:"), codec=Codec())
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigurationError(f"{address!a} is no address of a host", remedy="give unix:PATH or HOST:PORT")
@@ -393,7 +415,7 @@ def _channel(address: str | None, ssl: tls.SSLContext | None) -> Channel:
         raise ConfigurationError(
             f"{address}: over TCP a host wants a certificate", remedy="give ssl=, a context with the plugin's certificate"
         )
-    return Channel(host.removeprefix("[").removesuffix("]"), int(port), codec=Codec(), ssl=ssl)
+    return _Channel(host.removeprefix("[").removesuffix("]"), int(port), codec=Codec(), ssl=ssl)
 
 
 async def _register(channel: Channel, description: Description) -> Any:

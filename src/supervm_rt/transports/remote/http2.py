@@ -305,6 +305,7 @@ class BoundedServer:
         self._unregistered = 0
         self.config = Configuration(
             _keepalive_time=limits.keepalive,
+            _keepalive_timeout=limits.keepalive_timeout,
             _keepalive_permit_without_calls=True,
             _http2_max_pings_without_data=0,
             _http2_min_sent_ping_interval_without_data=limits.keepalive / 2,
@@ -564,6 +565,18 @@ class BoundedConnection(Connection):
         if transport is not None and waits:
             asyncio.get_running_loop().call_later(_LAST_WORDS, transport.abort)
 
+    def _ping(self) -> None:
+        """As grpclib does it; a peer that does not answer is cut, and told of."""
+        waited = self._close_by_ping_handler
+        super()._ping()
+        closing = self._close_by_ping_handler
+        if closing is not None and closing is not waited:
+            closing.cancel()
+            within = self._config._keepalive_timeout
+            self._close_by_ping_handler = asyncio.get_running_loop().call_later(
+                within, self.owner.cut, f"it answered no ping within {within:g} s"
+            )
+
     def account(self, size: int) -> None:
         """So many more (or fewer) bytes are held for this connection."""
         self.held += size
@@ -618,6 +631,7 @@ class BoundedProcessor(EventsProcessor):
             said = [(name, _timeout(value) if name == _TIMEOUT else value) for name, value in _text(event)]
             event.headers = cast("Any", [header for header in said if not header[0].endswith(_BINARY)])
         connection.calls += 1
+        connection.owner.busy_at = max(connection.owner.busy_at, time.monotonic())
         super().process_request_received(event)
         stream = self.streams.get(event.stream_id or 0)
         if stream is not None:
@@ -669,6 +683,8 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         self._identify = identify
         self.made_at = self.busy_at = time.monotonic()
         self._cut = False
+        self.why = ""
+        """Why the host ended it, for whoever spoke over it; empty: it did not."""
         self._kept = 0
         """Bytes of frames that are not whole, as they were accounted for."""
 
@@ -720,7 +736,8 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         except ProtocolError as error:
             with contextlib.suppress(Exception):
                 self.connection.flush()  # GOAWAY with the reason
-            self.server.refused(self.peer, f"it breaks HTTP/2: {error}")
+            self.why = f"it breaks HTTP/2: {error}"
+            self.server.refused(self.peer, self.why)
             self.processor.close("Protocol error")
             return
         kept = cast("BoundedH2", self.connection._connection).kept
@@ -739,6 +756,7 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         """Ends the connection at once."""
         if not self._cut:
             self._cut = True
+            self.why = why
             self.server.refused(self.peer, why)
             transport = getattr(self.connection, "_transport", None)
             if transport is not None:
@@ -764,7 +782,7 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         elif not self.connection.calls and now - self.made_at > limits.register:
             self.cut(f"it made no call within {limits.register:g} s")
         elif now - self.busy_at > limits.idle:
-            self.connection.close()
+            self.cut(f"it made no call for {limits.idle:g} s")
         for stream in streams:
             bounded = cast("BoundedStream", stream)
             if bounded.waits and now - bounded.taken_at > limits.stalled:

@@ -33,7 +33,9 @@ class RemoteLimits:
     message_time: float = 120.0
     """From the first byte of a message to its last."""
     keepalive: float = 30.0
-    """Between two pings; a peer that does not answer within 20 s more is gone."""
+    """Between two pings."""
+    keepalive_timeout: float = 20.0
+    """For a ping to be answered: a peer that does not is gone."""
     unregistered_bytes: int = 64 << 20
     """Held at any time for all connections that have not registered a plugin."""
     control_rate: float = 500.0

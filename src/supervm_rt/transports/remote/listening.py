@@ -87,7 +87,8 @@ def listen_tcp(address: TcpAddress) -> list[socket.socket]:
         )
         port = address.port
         for family, _, _, _, where in dict.fromkeys(found):
-            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            # By its protocol asyncio knows whether what is written is to be sent at once.
+            listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
             listeners.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -192,12 +193,21 @@ class Gate:
         context: ssl.SSLContext | None,
         identify: Callable[[asyncio.BaseTransport], Peer | None],
     ) -> None:
-        taken = False
+        taken, coming = False, True
+
+        def came() -> None:
+            nonlocal coming
+            self._coming -= coming
+            coming = False
+
+        def identify_once_made(transport: asyncio.BaseTransport) -> Peer | None:
+            came()  # the server counts it from now on
+            return identify(transport)
 
         def protocol() -> BoundedProtocol:
             nonlocal taken
             taken = True
-            return BoundedProtocol(self._server, identify)
+            return BoundedProtocol(self._server, identify_once_made)
 
         options: dict[str, Any] = {}
         if context is not None:
@@ -216,7 +226,7 @@ class Gate:
         finally:
             if not taken:  # the node ended before asyncio had it
                 connection.close()
-            self._coming -= 1
+            came()
 
 
 def _reason(error: ssl.SSLError) -> str:

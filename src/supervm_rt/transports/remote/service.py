@@ -252,6 +252,8 @@ class PluginHostService:
             why, cause = f"it broke its BlockExchange: {error.message}", "protocol"
             raise
         finally:
+            if protocol.why:
+                why = f"its connection was cut: {protocol.why}"
             if reading is not None and not reading.done():
                 reading.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
