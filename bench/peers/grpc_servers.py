@@ -87,7 +87,7 @@ async def ours(path: Path, size: int, batch: int) -> None:
         async def network(self, chain: str) -> str:
             return ""
 
-        def chains(self) -> Sequence[str]:
+        async def chains(self, cursor: str | None) -> Sequence[str]:
             return ("dev",)
 
         def health(self) -> tuple[bool, str]:

@@ -138,9 +138,9 @@ class RemoteDoor:
         """The network of a chain of the store."""
         return await self._runtime.network(chain)
 
-    def chains(self) -> Sequence[str]:
-        """Names of all mirrored chains."""
-        return tuple(self._runtime.chains)
+    async def chains(self, cursor: str | None) -> Sequence[str]:
+        """Names of all chains of the store, or of those of a cursor."""
+        return await self._runtime.stored_chains(cursor)
 
     @property
     def ending(self) -> bool:

@@ -54,6 +54,8 @@ class Runtime:
         self.subscribe = feed.subscribe
         """The events of chains, also of such as earlier runs have mirrored, as an async iterator: see ``Feed.subscribe``. It ends
         with the runtime."""
+        self.stored_chains = feed.stored_chains
+        """The names of all chains of the store, also of such as no plugin feeds now: see ``Feed.stored_chains``."""
         self._nursery = nursery
         self._servers = servers
         self._store_turn = trio.Lock()
