@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import trio
 
 import supervm_rt
+from fuzz.reorgs.telling import ID, VERSION, Statement, teller, write_plugin, write_story
 from supervm_rt import HostEvent, PluginConfig, PolicyLevel, RestartLimits, RestartPolicy, RuntimeConfig, Store, sdk
 from supervm_rt.cli.demo import shipped_plugin
 from supervm_rt.store import digest
+from supervm_rt.transports.native import in_process as native
+from supervm_rt.transports.native.child import transport as child
+from supervm_rt.transports.native.child.transport import ChildTransport
+from supervm_rt.transports.remote import transport as remote
 from supervm_rt.transports.remote.addresses import UnixAddress
+from supervm_rt.transports.remote.transport import RemoteTransport
 from tests.remote.support import short_folder
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "remote"
@@ -29,12 +37,26 @@ Beside = Callable[[str], Awaitable[None]]
 """What runs beside the node, with its address."""
 
 
+Kill = Callable[[Any], bool]
+"""Kills what is behind a transport, which it is given. False: there is nothing to be killed any more."""
+
+
 @dataclass(frozen=True)
 class Kind:
-    """``folder``: makes the plugin's folder. ``beside``: the plugin, where the host does not start it."""
+    """One way."""
 
     folder: Callable[[Path], Path]
+    """Makes the folder of the plugin that reads block files."""
+    transport: Any
+    """The class of its transport."""
+    module: ModuleType
+    """The transport's, with how many frames it takes at once."""
+    sandbox: bool = False
+    """For the manifest of a plugin of this way."""
     beside: Beside | None = None
+    """The plugin that reads block files, where the host does not start it."""
+    kills: Mapping[str, Kill] = field(default_factory=dict)
+    """What of it can die and leave the host alive."""
 
 
 def in_process(work: Path) -> Path:
@@ -60,10 +82,27 @@ async def over_grpc(address: str) -> None:
     await sdk.serve(example().produce, address, **REMOTE)
 
 
+def kill_child(transport: ChildTransport) -> bool:
+    process = None if transport._child is None else transport._child.process
+    if process is None or process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    return True
+
+
+def cut_connection(transport: RemoteTransport) -> bool:
+    if transport.exchange is None or transport.exchange.ended.is_set():
+        return False
+    transport.exchange.protocol.cut("the test cuts it")
+    return True
+
+
 KINDS: dict[str, Kind] = {
-    "in process": Kind(in_process),
-    "child": Kind(lambda _: shipped_plugin("bitcoin-blockfiles")),
-    "grpc": Kind(lambda _: EXAMPLES, over_grpc),
+    "in process": Kind(in_process, native.InProcessTransport, native),
+    "child": Kind(
+        lambda _: shipped_plugin("bitcoin-blockfiles"), ChildTransport, child, sandbox=True, kills={"process": kill_child}
+    ),
+    "grpc": Kind(lambda _: EXAMPLES, RemoteTransport, remote, beside=over_grpc, kills={"connection": cut_connection}),
 }
 
 
@@ -89,18 +128,44 @@ def configuration(kind: Kind, store: Path, blocks: Path, **more: Any) -> Runtime
 def mirrored(kind: str, store: Path, blocks: Path, watch: Callable[[HostEvent], None] | None = None) -> str:
     """The digest of what a plugin of this kind brings."""
     way = KINDS[kind]
+    run(configuration(way, store, blocks), way.beside, watch)
+    return digest_of(store)
+
+
+def told(kind: str, store: Path, statements: Sequence[Statement]) -> str:
+    """The digest of what a plugin of this kind says, about blocks of the family dev."""
+    way = KINDS[kind]
+    remote = way.beside is not None
+    # A sandbox shows nothing of /dev, where the store may be.
+    with short_folder() as folder:
+        write_story(folder / "story", b"", statements)
+        plugin = PluginConfig(
+            path=write_plugin(folder / "plugin", "dev", remote=remote, sandbox=way.sandbox),
+            settings={"story": str(folder / "story")},
+        )
+        produce = teller(b"", statements)
+
+        async def serve(address: str) -> None:
+            await sdk.serve(produce, address, name=ID, version=VERSION, chain="dev")
+
+        run(RuntimeConfig(store=store, policy=PolicyLevel.DEV, plugins=(plugin,)), serve if remote else None)
+    return digest_of(store, "dev")
+
+
+def run(config: RuntimeConfig, beside: Beside | None, watch: Callable[[HostEvent], None] | None = None) -> None:
+    """Until the one plugin has said all."""
 
     async def main() -> None:
+        nonlocal config
         with short_folder() as short:
-            config = configuration(way, store, blocks)
-            if way.beside is not None:
+            if beside is not None:
                 config = replace(config, listen=(UnixAddress(short / "socket"),))
             async with (
                 supervm_rt.open_runtime(config, receivers=(watch,) if watch else ()) as runtime,
                 trio.open_nursery() as nursery,
             ):
-                if way.beside is not None:
-                    nursery.start_soon(way.beside, f"unix:{short / 'socket'}")
+                if beside is not None:
+                    nursery.start_soon(beside, f"unix:{short / 'socket'}")
                 with trio.fail_after(SECONDS):
                     await runtime.wait_idle()
                 (status,) = runtime.plugins.values()
@@ -108,9 +173,8 @@ def mirrored(kind: str, store: Path, blocks: Path, watch: Callable[[HostEvent], 
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
-    return digest_of(store)
 
 
-def digest_of(store: Path) -> str:
+def digest_of(store: Path, chain: str = "bitcoin") -> str:
     with Store.open(store, read_only=True) as opened:
-        return digest(opened, "bitcoin").hex
+        return digest(opened, chain).hex
