@@ -67,6 +67,9 @@ async def ours(path: Path, size: int, batch: int) -> None:
     class Host:
         ending = False
 
+        async def opened(self, seconds: float) -> bool:
+            return True
+
         def read(self, introduction: Any) -> Any:
             return introduction
 

@@ -84,6 +84,9 @@ class Subscription(Protocol):
 class Host(Protocol):
     """The node around the server."""
 
+    async def opened(self, seconds: float) -> bool:
+        """Whether the node knows all plugins of its configuration, for which it waits so many seconds at most."""
+
     def read(self, introduction: Introduction) -> Said:
         """Reads what a plugin says of itself. Raises SuperVMError."""
 
