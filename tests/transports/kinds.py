@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -37,8 +39,16 @@ Beside = Callable[[str], Awaitable[None]]
 """What runs beside the node, with its address."""
 
 
-Kill = Callable[[Any], bool]
-"""Kills what is behind a transport, which it is given. False: there is nothing to be killed any more."""
+@dataclass(frozen=True)
+class Death:
+    """Something of a plugin's that can die and leave the host alive."""
+
+    kill: Callable[[Any], bool]
+    """Kills what is behind a transport, which it is given. False: there is nothing to be killed any more."""
+    cause: str
+    """Of the failure that the host tells."""
+    beside: Beside | None = None
+    """The plugin, where another one than the kind's own dies so."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +65,8 @@ class Kind:
     """For the manifest of a plugin of this way."""
     beside: Beside | None = None
     """The plugin that reads block files, where the host does not start it."""
-    kills: Mapping[str, Kill] = field(default_factory=dict)
-    """What of it can die and leave the host alive."""
+    deaths: Mapping[str, Death] = field(default_factory=dict)
+    """Beside that of the host."""
 
 
 def in_process(work: Path) -> Path:
@@ -97,12 +107,50 @@ def cut_connection(transport: RemoteTransport) -> bool:
     return True
 
 
+class Programs:
+    """The plugin over gRPC as a process of its own, which is started again when it has ended."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def beside(self, address: str) -> None:
+        while True:
+            command = [sys.executable, str(EXAMPLES / "blockfiles.py"), address]
+            self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - it takes a millisecond
+            try:
+                await trio.to_thread.run_sync(self.process.wait, abandon_on_cancel=True)
+            finally:
+                self.process.kill()
+                self.process.wait()
+
+    def kill(self, transport: RemoteTransport) -> bool:
+        process, exchange = self.process, transport.exchange
+        if process is None or process.poll() is not None or exchange is None or exchange.ended.is_set():
+            return False
+        process.send_signal(signal.SIGKILL)
+        return True
+
+
+PROGRAMS = Programs()
 KINDS: dict[str, Kind] = {
     "in process": Kind(in_process, native.InProcessTransport, native),
     "child": Kind(
-        lambda _: shipped_plugin("bitcoin-blockfiles"), ChildTransport, child, sandbox=True, kills={"process": kill_child}
+        lambda _: shipped_plugin("bitcoin-blockfiles"),
+        ChildTransport,
+        child,
+        sandbox=True,
+        deaths={"process": Death(kill_child, "killed")},
     ),
-    "grpc": Kind(lambda _: EXAMPLES, RemoteTransport, remote, beside=over_grpc, kills={"connection": cut_connection}),
+    "grpc": Kind(
+        lambda _: EXAMPLES,
+        RemoteTransport,
+        remote,
+        beside=over_grpc,
+        deaths={
+            "connection": Death(cut_connection, "disconnect"),
+            "process": Death(PROGRAMS.kill, "disconnect", PROGRAMS.beside),
+        },
+    ),
 }
 
 
