@@ -102,6 +102,7 @@ def _encoded(size: int, count: int, batch: int) -> bytes:
             position=b"",
             final_height=None,
             weight=None,
+            time=None,
         )
         for number in range(1, count + 1)
     ]

@@ -67,6 +67,9 @@ async def ours(path: Path, size: int, batch: int) -> None:
     class Host:
         ending = False
 
+        async def opened(self, seconds: float) -> bool:
+            return True
+
         def read(self, introduction: Any) -> Any:
             return introduction
 
@@ -87,7 +90,7 @@ async def ours(path: Path, size: int, batch: int) -> None:
         async def network(self, chain: str) -> str:
             return ""
 
-        def chains(self) -> Sequence[str]:
+        async def chains(self, cursor: str | None) -> Sequence[str]:
             return ("dev",)
 
         def health(self) -> tuple[bool, str]:

@@ -32,7 +32,7 @@ from fuzz.reorgs.choices import Choices
 from fuzz.reorgs.expected import Expected
 from fuzz.reorgs.feed import OpaqueFeed, Said
 from fuzz.reorgs.situations import SITUATIONS
-from fuzz.reorgs.telling import VERSION, WEIGHT_BYTES, Statement, statement, teller, write_plugin, write_story
+from fuzz.reorgs.telling import VERSION, WEIGHT_BYTES, Statement, statement, teller, time_of, write_plugin, write_story
 from fuzz.reorgs.world import Chain, Divergence, World, same
 from supervm_rt import EventKind, HostEvent, PluginConfig, PolicyLevel, RestartPolicy, Runtime, RuntimeConfig, Store, sdk
 from supervm_rt.ir.dev import DevTranslator
@@ -128,7 +128,14 @@ class PlacedWorld(World):
             # What tells two blocks of one id apart is in the payload, and the host's translator makes the IR.
             raw = said.raw + candidate.content
             block = DevTranslator().translate(
-                RawBlock(raw, hash_=candidate.hash, parent=candidate.parent, height=candidate.height, weight=candidate.weight)
+                RawBlock(
+                    raw,
+                    hash_=candidate.hash,
+                    parent=candidate.parent,
+                    height=candidate.height,
+                    time=time_of(candidate.hash),
+                    weight=candidate.weight,
+                )
             )
             told = BlockInput(block, raw, final_height=candidate.final_height)
             said = replace(said, input=told, candidate=replace(candidate, content=block.content), raw=raw, ir=block.ir)

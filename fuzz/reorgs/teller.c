@@ -15,6 +15,7 @@ struct record {
     uint8_t kind, hash_length, parent_length, position_length, weight_length, unused[3];
     uint32_t payload_length, orphan_count;
     uint64_t height, other; /* other: final_height, or to_height. */
+    int64_t time;
     /* Then hash, parent, weight, position, payload; of a reorg the payload is the orphans. */
 };
 
@@ -40,7 +41,7 @@ static int32_t tell(const struct record *record, const uint8_t *at)
     const uint8_t *position = weight + record->weight_length, *payload = position + record->position_length;
     if (record->kind == BLOCK) {
         struct supervm_block_1 block = {.struct_size = sizeof block, .height = record->height, .final_height = record->other,
-            .time = SUPERVM_TIME_UNKNOWN, .hash = hash, .hash_length = record->hash_length, .parent = parent,
+            .time = record->time, .hash = hash, .hash_length = record->hash_length, .parent = parent,
             .parent_length = record->parent_length, .weight = record->weight_length ? weight : NULL, .position = position,
             .position_length = record->position_length, .payload = payload, .payload_length = record->payload_length};
         return sink->publish(sink->host, &block);

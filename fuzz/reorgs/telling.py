@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import struct
 import subprocess
 import tempfile
@@ -13,14 +14,16 @@ from pathlib import Path
 import supervm_rt
 from fuzz.reorgs.feed import Said
 from supervm_rt import sdk
+from supervm_rt.sdk.messages import EARLIEST
 from supervm_rt.store import FinalInput, ReorgInput
 
 ID = "org.example.teller"
 VERSION = "1.0.0"
 SOURCE = Path(__file__).parent / "teller.c"
 BLOCK, REORG, FINALIZED = 1, 2, 3
-HEADER = struct.Struct("<5B3xIIQQ")
+HEADER = struct.Struct("<5B3xIIQQq")
 UNKNOWN = 2**64 - 1
+TIME_UNKNOWN = -(2**63)
 WEIGHT_BYTES = 32
 
 
@@ -36,6 +39,8 @@ class Statement:
     other: int | None = None
     """The final height of a block; to_height of a reorg."""
     weight: int | None = None
+    time: int | None = None
+    """Of a block, in nanoseconds."""
     payload: bytes = b""
     orphans: tuple[bytes, ...] = ()
 
@@ -45,7 +50,8 @@ class Statement:
         payload = b"".join(self.orphans) or self.payload
         height, other = (UNKNOWN if number is None else number for number in (self.height, self.other))
         lengths = map(len, (self.hash, self.parent, self.position, weight))
-        header = HEADER.pack(self.kind, *lengths, len(payload), len(self.orphans), height, other)
+        time = TIME_UNKNOWN if self.time is None else self.time
+        header = HEADER.pack(self.kind, *lengths, len(payload), len(self.orphans), height, other, time)
         return b"".join((header, self.hash, self.parent, weight, self.position, payload))
 
     async def say(self, host: sdk.Plugin) -> None:
@@ -63,11 +69,12 @@ class Statement:
                 position=self.position,
                 final_height=self.other,
                 weight=self.weight,
+                time=self.time,
             )
 
 
 def statement(said: Said, *, claims: bool) -> Statement:
-    """``claims``: the chain's bytes do not say hash, parent, height and weight, so the plugin does."""
+    """``claims``: the chain's bytes do not say hash, parent, height, weight and time, so the plugin does."""
     match said.input:
         case FinalInput(hash_, height):
             return Statement(FINALIZED, hash=hash_, height=height)
@@ -78,8 +85,26 @@ def statement(said: Said, *, claims: bool) -> Statement:
     block = said.candidate
     assert block is not None
     return Statement(
-        BLOCK, said.input.position, block.hash, block.parent, block.height, block.final_height, block.weight, said.raw
+        BLOCK,
+        said.input.position,
+        block.hash,
+        block.parent,
+        block.height,
+        block.final_height,
+        block.weight,
+        time_of(block.hash),
+        said.raw,
     )
+
+
+def time_of(hash_: bytes) -> int | None:
+    """The time that is said of a block whose bytes do not tell it: any that a plugin can say, or none."""
+    number = hashlib.sha256(hash_).digest()
+    if number[8] % 8 == 0:
+        return None
+    # Most are of this century, some before 1970 or at the ends of what there is.
+    time = int.from_bytes(number[:8], "little", signed=True)
+    return max(time, EARLIEST) if number[8] % 8 == 1 else abs(time) >> 3
 
 
 def write_story(path: Path, begin: bytes, statements: Sequence[Statement]) -> None:

@@ -187,6 +187,31 @@ def test_several_chains_come_in_the_order_of_the_store(tmp_path: Path) -> None:
     assert [line.split()[0] for line in text] == [chain for chain, _ in log]
 
 
+def test_without_a_chain_it_is_of_all(tmp_path: Path) -> None:
+    path, state = tmp_path / "all.db", tmp_path / "state"
+    with Store.open(path) as store:
+        dev_mirror(store, name="one").apply(PLUGIN, busy_inputs(4, 10))
+    alone = supervm("tail", "--store", path, "--state", state, "--json")
+    assert alone.lines() == supervm("tail", "one", "--store", path, "--from-start", "--json").lines()
+    with Store.open(path) as store:
+        dev_mirror(store, name="two").apply(PLUGIN, busy_inputs(4, 10))
+    lines = supervm("tail", "--store", path, "--json").lines()
+    assert lines == supervm("tail", "one", "two", "--store", path, "--json").lines()
+    assert {line["chain"] for line in lines} == {"one", "two"}
+    rest = supervm("tail", "--store", path, "--json", "--cursor", lines[3]["cursor"])
+    assert rest.lines() == lines[4:]
+    # A chain that came later is none of those that the kept cursor is of.
+    again = supervm("tail", "--store", path, "--state", state)
+    assert (again.status, again.out) == (0, "")
+
+
+def test_a_store_without_a_chain_has_none_to_tell_of(tmp_path: Path) -> None:
+    Store.open(tmp_path / "empty.db").close()
+    ran = supervm("tail", "--store", tmp_path / "empty.db")
+    assert (ran.status, ran.out) == (1, "")
+    assert "has no chain: fill it with the mirror command" in ran.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_good_order(growing: Path, processes: list[Process], number: signal.Signals) -> None:
     process = start(processes, CHAIN, "--store", growing, "--follow", "--from-start")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def current() -> FileDescriptorSet:
 @pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
 def test_nothing_that_was_published_is_broken(frozen: Path, current: FileDescriptorSet) -> None:
     assert breaks(FileDescriptorSet.FromString(frozen.read_bytes()), current) == []
+
+
+def test_this_version_has_a_frozen_description() -> None:
+    """So has each release: whoever raises the version freezes what it speaks."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version in {path.stem for path in FROZEN}, f"run tools/generate-messages --freeze {version}"
+
+
+def test_a_release_is_described_with_all_that_it_needs() -> None:
+    """By itself, so that it can be compared when the files that it was made of are gone: IR, host and what they import."""
+    for path in FROZEN:
+        files = FileDescriptorSet.FromString(path.read_bytes()).file
+        names = {file.name for file in files}
+        assert {name for file in files for name in file.dependency} <= names
+        assert path.stem == "v0" or {"ir.proto", "plugin_host.proto"} <= names
 
 
 def test_the_frozen_v0_is_the_published_draft() -> None:

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from supervm_rt import EventKind, sdk
+from supervm_rt.sdk.messages import EARLIEST
 from supervm_rt.transports.remote import received, service
 from supervm_rt.transports.remote.messages import Buffer
 from tests.remote.messages import block, field, fields, register, registered
@@ -181,13 +182,15 @@ else:
 """
 
 
+async def height(node: Served, wanted: int) -> None:
+    """Waits until the chain's tip is so high."""
+    with trio.fail_after(30):
+        while "dev" not in node.runtime.chains or (tip := node.runtime.chains["dev"].tip) is None or tip.height != wanted:
+            await trio.sleep(0.005)
+
+
 @pytest.mark.parametrize("flavour", ["trio", "asyncio"])
 def test_served_again_and_again_until_it_is_stopped(tmp_path: Path, flavour: str) -> None:
-    async def height(node: Served, wanted: int) -> None:
-        with trio.fail_after(30):
-            while "dev" not in node.runtime.chains or (tip := node.runtime.chains["dev"].tip) is None or tip.height != wanted:
-                await trio.sleep(0.005)
-
     async def main() -> None:
         async with serving(tmp_path) as node, trio.open_nursery() as nursery:
             command = [sys.executable, "-W", "error", "-c", PROGRAM, f"unix:{node.path}", flavour]
@@ -207,3 +210,69 @@ def test_served_again_and_again_until_it_is_stopped(tmp_path: Path, flavour: str
             assert (done[0].returncode, done[0].stdout) == (0, b"stopped in life 2\n")
 
     trio.run(main)
+
+
+TIMES = (None, 0, 1, -1, 1_231_006_505_000_000_000, 1_700_000_000_123_456_789, -999_999_999, -(10**9), 2**63 - 1, EARLIEST)
+TIMED = f"""
+import asyncio, sys
+import trio
+from supervm_rt import sdk
+
+async def produce(node):
+    this = 0
+    for size in (1, 100_000):
+        for time in {TIMES}:
+            this += 1
+            more = {{}} if time is None else {{"time": time}}
+            await node.publish(bytes(size), height=this, hash=b"%d" % this, parent=b"%d" % (this - 1), **more)
+    for time in (2**63, {EARLIEST} - 1):
+        try:
+            await node.publish(b"", time=time)
+        except ValueError:
+            print("refused")
+    node.end_of_input()
+    await node.wait_stopped()
+
+mine = {{"name": "{NAME}", "version": "1.0.0", "chain": "dev"}}
+if sys.argv[2] == "trio":
+    trio.run(lambda: sdk.serve(produce, sys.argv[1], **mine))
+else:
+    asyncio.run(sdk.serve_asyncio(produce, sys.argv[1], **mine))
+"""
+
+
+@pytest.mark.parametrize("flavour", ["trio", "asyncio"])
+def test_a_block_says_its_time(tmp_path: Path, flavour: str) -> None:
+    """To the nanosecond, alone and in a batch, before 1970 and at the ends of what there is."""
+    times: dict[int, list[int | None]] = {1: [], 100_000: []}
+    batched = 0
+    hear = received.hear
+
+    def note(message: Buffer, chain: bytes, generation: int) -> Any:
+        nonlocal batched
+        frames, said = hear(message, chain, generation)
+        batched = max(batched, len(frames))
+        for frame in frames:
+            times.get(len(frame), []).append(frame.time)
+        return frames, said
+
+    async def main() -> None:
+        async with serving(tmp_path) as node, trio.open_nursery() as nursery:
+            command = [sys.executable, "-W", "error", "-c", TIMED, f"unix:{node.path}", flavour]
+            done: list[subprocess.CompletedProcess[bytes]] = []
+
+            async def run() -> None:
+                done.append(await trio.run_process(command, capture_stdout=True, check=False))
+
+            nursery.start_soon(run)
+            await height(node, 2 * len(TIMES))
+            await node.runtime.stop(NAME)
+            with trio.fail_after(20):
+                while not done:
+                    await trio.sleep(0.005)
+            assert (done[0].returncode, done[0].stdout) == (0, b"refused\nrefused\n")
+
+    with mock.patch.object(service, "hear", note):
+        trio.run(main)
+    assert batched > 1
+    assert times == {1: list(TIMES), 100_000: list(TIMES)}

@@ -6,8 +6,10 @@ import contextlib
 import gc
 import json
 import socket
+import threading
 import warnings
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -24,12 +26,15 @@ from supervm_rt import (
     RestartPolicy,
     sdk,
 )
+from supervm_rt.runtime import runtime
+from supervm_rt.runtime.binary import read_manifest
 from supervm_rt.transports.interface import Received
 from supervm_rt.transports.remote.limits import RemoteLimits
+from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.transport import RemoteTransport
 from supervm_rt.trust.manifest import parse_manifest
 from tests.remote.messages import block, field, fields, register, registered
-from tests.remote.support import RawPeer, Served, framed, peer, serving
+from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
 
 NAME = "org.example.plugin"
 
@@ -47,6 +52,51 @@ def manifest_folder(folder: Path, **changes: str) -> Path:
     } | changes
     (folder / "plugin.yaml").write_text("".join(f"{key}: {value}\n" for key, value in said.items()))
     return folder
+
+
+def sockets(folder: Path) -> list[Path]:
+    return list(folder.glob("*/socket"))
+
+
+def test_a_plugin_that_comes_before_the_node_has_opened_is_the_configured_one(tmp_path: Path) -> None:
+    """As one does that was connected to the node's last life, which was killed."""
+    first = manifest_folder(tmp_path / "first", id="org.example.first", name="First")
+    second = manifest_folder(tmp_path / "second")
+    come = threading.Event()
+
+    def read_when_it_has_come(path: Path) -> Manifest:
+        if path == second:
+            assert come.wait(20)
+        return read_manifest(path)
+
+    async def come_at_once(folder: Path, answers: list[Answer]) -> None:
+        while not (found := sockets(folder)):
+            await trio.sleep(0.001)
+        async with peer(found[0]) as raw:
+            answers.append(await raw.call("Register", register(NAME)))
+            await trio.sleep_forever()
+
+    def note(self: Sessions, *arguments: Any) -> Any:
+        come.set()
+        return real(self, *arguments)
+
+    async def main() -> None:
+        answers: list[Answer] = []
+        with short_folder() as short, mock.patch("tempfile.tempdir", str(short)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(come_at_once, short, answers)
+                plugins = (PluginConfig(path=first), PluginConfig(path=second))
+                async with serving(tmp_path, *plugins) as node:
+                    with trio.fail_after(20):
+                        while not answers:
+                            await trio.sleep(0.001)
+                    assert registered(answers[0].messages[0]), answers
+                    assert set(node.runtime.plugins) == {"org.example.first", NAME}
+                nursery.cancel_scope.cancel()
+
+    real = Sessions.register
+    with mock.patch.object(runtime, "read_manifest", read_when_it_has_come), mock.patch.object(Sessions, "register", note):
+        trio.run(main)
 
 
 async def settled(node: Served, state: PluginState, plugin: str = NAME) -> None:

@@ -13,9 +13,11 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpclib.reflection.v1.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from supervm_rt import PluginConfig, sdk
+from supervm_rt import PluginConfig, Store, sdk
+from supervm_rt.chain.cursor import MAX_CHAINS
 from tests.remote.messages import field, fields, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving
+from tests.store.support import dev_mirror
 
 NEW, UNDO, FINAL = 0, 1, 2
 ALL = b"".join(field(7, step) for step in (NEW, UNDO, FINAL))
@@ -82,6 +84,91 @@ def test_a_v0_client_gets_all_chains_from_a_time_on(tmp_path: Path) -> None:
             later = await raw.begin("StreamBlocks")
             await raw.send(later, framed(field(1, 4_000_000_000) + field(10, 1)), end=True)
             assert events(await raw.finished(later)) == []
+
+    trio.run(main)
+
+
+def named(folder: Path, chain: str) -> PluginConfig:
+    """A plugin that dials in, with a chain's name of its own."""
+    (folder / chain).mkdir()
+    (folder / chain / "plugin.yaml").write_text(
+        f"{{id: org.example.{chain}, name: {chain}, version: 1.0.0, chain: dev, capabilities: [block_stream], runMode: grpc}}"
+    )
+    return PluginConfig(path=folder / chain, chain=chain)
+
+
+async def mirror(node: Served, chain: str, *names: str) -> None:
+    """Lets the plugin of a chain publish blocks, and waits until they are durable."""
+    async with sdk.connect(f"unix:{node.path}", name=f"org.example.{chain}", version="1.0.0", chain="dev") as host:
+        await publish(host, *names)
+        with trio.fail_after(20):
+            await host.wait_durable(names[-1].encode() or b"-")
+
+
+def of_chains(answer: Answer) -> list[tuple[str, str]]:
+    """(chain, name) of each event."""
+    chains = [fields(message)[1][0] for message in answer.messages]
+    return [(bytes(chain).decode(), name) for chain, (_, _, name) in zip(chains, events(answer), strict=True)]
+
+
+ALL_CHAINS = [("earlier", ""), ("earlier", "a"), ("one", ""), ("two", ""), ("two", "b")]
+
+
+@pytest.mark.parametrize("fed", [("one", "two"), ("one",), ()], ids=["two fed", "one fed", "none fed"])
+def test_all_chains_are_those_of_the_store(tmp_path: Path, fed: tuple[str, ...]) -> None:
+    """Also such as an earlier run has mirrored, and no plugin feeds now."""
+
+    async def main() -> None:
+        plugins = {chain: named(tmp_path, chain) for chain in ("earlier", "one", "two")}
+        async with serving(tmp_path, plugins["earlier"]) as node:
+            await mirror(node, "earlier", "", "a")
+        async with serving(tmp_path, plugins["one"], plugins["two"]) as node:
+            await mirror(node, "one", "")
+            await mirror(node, "two", "", "b")
+        async with serving(tmp_path, *(plugins[chain] for chain in fed)) as node, peer(node.path) as raw:
+            stream = await raw.begin("StreamBlocks")
+            await raw.send(stream, framed(field(1, -5)), end=True)  # a Timestamp alone, as a v0 client sends it
+            assert of_chains(await raw.said(stream, 5)) == ALL_CHAINS
+            assert of_chains(await raw.call("StreamBlocks", ONCE)) == ALL_CHAINS
+            if "two" in fed:
+                await mirror(node, "two", "bc")
+                assert of_chains(await raw.said(stream, 6))[-1] == ("two", "bc")
+            assert of_chains(await raw.call("StreamBlocks", ONCE + field(8, 1) + field(3, "earlier"))) == ALL_CHAINS[:2]
+
+    trio.run(main)
+
+
+def test_a_cursor_of_all_chains_goes_on_where_another_chain_has_come(tmp_path: Path) -> None:
+    async def main() -> None:
+        first, second = named(tmp_path, "one"), named(tmp_path, "two")
+        async with serving(tmp_path, first) as node, peer(node.path) as raw:
+            await mirror(node, "one", "", "a")
+            (cursor,) = fields((await raw.call("StreamBlocks", ONCE)).messages[0])[9]
+            assert isinstance(cursor, bytes)
+        async with serving(tmp_path, first, second) as node, peer(node.path) as raw:
+            await mirror(node, "two", "")
+            await mirror(node, "one", "ab")
+            answer = await raw.call("StreamBlocks", ONCE + field(4, cursor))
+            assert answer.status == 0, answer.message
+            assert of_chains(answer) == [("one", "a"), ("one", "ab")]
+
+    trio.run(main)
+
+
+def test_what_there_is_of_no_chain_and_of_too_many(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            answer = await raw.call("StreamBlocks", b"")
+            assert (answer.status, answer.message) == (5, "no chain is mirrored here yet")
+        with Store.open(tmp_path / "store.db") as store:
+            for number in range(MAX_CHAINS + 1):
+                dev_mirror(store, name=f"chain-{number:02}")
+        async with serving(tmp_path) as node, peer(node.path) as raw:
+            answer = await raw.call("StreamBlocks", b"")
+            assert answer.status == 9
+            assert answer.message == "this node has 65 chains, and a stream is of 64 at most: name those that are wanted"
+            some = b"".join(field(3, f"chain-{number:02}") for number in range(1, MAX_CHAINS + 1))
+            assert (await raw.call("StreamBlocks", ONCE + some)).status == 0
 
     trio.run(main)
 

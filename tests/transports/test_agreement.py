@@ -10,11 +10,13 @@ from random import Random
 
 import pytest
 
+from fuzz.reorgs.telling import BLOCK, Statement
 from supervm_rt import Store
 from supervm_rt.cli.demo import SAMPLE_CHAIN
+from supervm_rt.sdk.messages import EARLIEST
 from tests.data import needs_data
 from tests.ir.blocks import GENESIS_HASH, Block, coinbase, sha256d
-from tests.transports.kinds import KINDS, mirrored, write_blocks
+from tests.transports.kinds import KINDS, mirrored, told, write_blocks
 from tests.vectors.regtest import DATA, SCENARIOS
 
 Blocks = Callable[[Path], Path]
@@ -59,6 +61,23 @@ def tree(seed: int) -> Blocks:
     return write
 
 
+STORY = 30
+TIMES = (None, 0, 1, -1_500_000_000, 1_231_006_505_000_000_000, 1_700_000_000_999_999_999, 2**63 - 1, EARLIEST)
+
+
+def story() -> list[Statement]:
+    """A chain of the family dev: what such blocks are, the plugin says and the host believes. Some leave it again."""
+    ids = [number.to_bytes(32, "big") for number in range(STORY + 1)]
+    statements: list[Statement] = []
+    for number in range(1, STORY + 1):
+        position = str(number).encode()
+        parent = ids[number - 3] if number % 10 == 0 else ids[number - 1]
+        height = number - 2 * (number // 10)
+        time = TIMES[number % len(TIMES)]
+        statements.append(Statement(BLOCK, position, ids[number], parent, height, None, 1 + number % 3, time, b"block" * number))
+    return statements
+
+
 CASES = [
     pytest.param(lambda _: SAMPLE_CHAIN / "blocks", id="sample chain"),
     *(pytest.param(scenario(number), id=f"scenario {number}", marks=needs_data) for number in range(SCENARIOS)),
@@ -79,3 +98,20 @@ def test_every_way_leads_to_one_digest(tmp_path: Path, blocks: Blocks) -> None:
             assert info.tip is not None
             assert info.tip.height > 0
     assert len(set(found.values())) == 1, found
+
+
+def test_what_plugins_say_of_blocks_leads_to_one_digest(tmp_path: Path) -> None:
+    """Hash, parent, height, weight and time, where the bytes do not tell them: alike from a library and from the Python kit."""
+    statements = story()
+    found = {}
+    times: dict[str, list[int]] = {}
+    for kind in KINDS:
+        work = tmp_path / kind.replace(" ", "-")
+        work.mkdir()
+        found[kind] = told(kind, work / "store.db", statements)
+        with Store.open(work / "store.db", read_only=True) as store:
+            blocks = [store.chain("dev").block_by_hash(each.hash) for each in statements]
+            times[kind] = [block.time for block in blocks if block is not None]
+    assert len(set(found.values())) == 1, found
+    expected = [0 if each.time is None else each.time // 1_000_000_000 for each in statements]
+    assert times == dict.fromkeys(KINDS, expected)

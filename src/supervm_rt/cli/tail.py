@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from supervm_rt.cli.output import add_json_option
-from supervm_rt.errors import ConfigurationError, CursorError, OperatorError
+from supervm_rt.errors import ConfigurationError, CursorError, NotInStore, OperatorError
 from supervm_rt.ir.render import transaction_json
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
@@ -34,7 +34,12 @@ def add_commands(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "tail", help="a chain's events as they are committed, also while a node writes the store"
     )
-    parser.add_argument("chains", metavar="CHAIN", nargs="+", help="the chain's name in the store; several in the store's order")
+    parser.add_argument(
+        "chains",
+        metavar="CHAIN",
+        nargs="*",
+        help="the chain's name in the store; several in the store's order; none: all that it has, or those of the cursor",
+    )
     parser.add_argument("--store", type=Path, required=True, metavar="FILE")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--cursor", metavar="C", help="go on behind the event that carried it")
@@ -130,13 +135,18 @@ class _Tail:
         self._feed = feed
         self._state: Path | None = options.state
         self._saved: str | None = None
+        self._chains: Sequence[str] = options.chains
         self._networks: dict[str, str] = {}
 
     async def run(self) -> None:
         options = self._options
         if self._state is not None:
             self._saved = await trio.to_thread.run_sync(_load, self._state)
-        self._networks = await trio.to_thread.run_sync(partial(_networks, options.store, options.chains))
+        if not self._chains:
+            self._chains = await self._feed.stored_chains(self._saved or options.cursor)
+        if not self._chains:
+            raise NotInStore(f"the store {options.store} has no chain", remedy="fill it with the mirror command")
+        self._networks = await trio.to_thread.run_sync(partial(_networks, options.store, self._chains))
         subscription = self._subscribe()
         while True:
             events = await subscription.batch(wait=False)
@@ -167,9 +177,9 @@ class _Tail:
         if options.height is not None:
             start = options.height
         elif not options.from_start and self._state is None:
-            start = Last(_SHOWN) if len(options.chains) == 1 else BEGINNING
+            start = Last(_SHOWN) if len(self._chains) == 1 else BEGINNING
         return self._feed.subscribe(
-            options.chains,
+            self._chains,
             cursor=cursor,
             start=start,
             steps=[Step.FINAL] if options.final_only else list(Step),
@@ -187,7 +197,7 @@ class _Tail:
     def _line(self, event: FeedEvent) -> str:
         block = event.block
         if not self._options.json:
-            name = f"{event.chain}  " if len(self._options.chains) > 1 else ""
+            name = f"{event.chain}  " if len(self._chains) > 1 else ""
             found = "".join(f"  {transaction.id.hex()}" for transaction in event.transactions or ())
             return f"{name}{event.sequence or '-':>9}  {event.step:<5}  {block.height:>9}  {block.hash.hex()}{found}\n"
         value: dict[str, object] = {

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trio
+
 from supervm_rt.errors import ConfigurationError, ManifestError, ManifestMismatch, PolicyRefused
 from supervm_rt.ir.render import block_json
 from supervm_rt.model.chain import Step
@@ -32,6 +34,14 @@ class RemoteDoor:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._newcomers: dict[str, Manifest] = {}
+
+    async def opened(self, seconds: float) -> bool:
+        """Waits until the plugins of the configuration are known: one that was connected to the node's last life may come again
+        while this one is still being opened, and would be taken for a stranger. False: it takes longer than so many seconds."""
+        with trio.move_on_after(seconds):
+            await self._runtime.wait_opened()
+            return True
+        return False
 
     def read(self, introduction: Introduction) -> Said:
         """Reads what a plugin says of itself. Raises ManifestError, ManifestMismatch, ConfigurationError."""
@@ -138,9 +148,9 @@ class RemoteDoor:
         """The network of a chain of the store."""
         return await self._runtime.network(chain)
 
-    def chains(self) -> Sequence[str]:
-        """Names of all mirrored chains."""
-        return tuple(self._runtime.chains)
+    async def chains(self, cursor: str | None) -> Sequence[str]:
+        """Names of all chains of the store, or of those of a cursor."""
+        return await self._runtime.stored_chains(cursor)
 
     @property
     def ending(self) -> bool:

@@ -54,6 +54,8 @@ class Runtime:
         self.subscribe = feed.subscribe
         """The events of chains, also of such as earlier runs have mirrored, as an async iterator: see ``Feed.subscribe``. It ends
         with the runtime."""
+        self.stored_chains = feed.stored_chains
+        """The names of all chains of the store, also of such as no plugin feeds now: see ``Feed.stored_chains``."""
         self._nursery = nursery
         self._servers = servers
         self._store_turn = trio.Lock()
@@ -62,6 +64,7 @@ class Runtime:
         self._change = trio.Event()
         self._adding = trio.Lock()
         self._closed = False
+        self._opened = trio.Event()
         self._remote: RemoteServer | None = None
         self._remote_turn = trio.Lock()
         self._serving: trio.CancelScope | None = None
@@ -102,9 +105,18 @@ class Runtime:
         if plugin in self._supervisors and self._supervisors[plugin].status().finished:
             del self._supervisors[plugin]
 
+    def opened(self) -> None:
+        """All plugins of the configuration were added. For ``open_runtime``."""
+        self._opened.set()
+
+    async def wait_opened(self) -> None:
+        """Waits until all plugins of the configuration were added, or no more will be."""
+        await self._opened.wait()
+
     def close(self) -> None:
         """Takes no more plugins. For ``open_runtime``."""
         self._closed = True
+        self._opened.set()
 
     @property
     def ending(self) -> bool:
@@ -300,6 +312,7 @@ async def open_runtime(
                             await runtime.remote()
                         for plugin in config.plugins:
                             await runtime.add(plugin)
+                        runtime.opened()
                         yield runtime
                     except BaseException as error:  # raised again below, outside the nursery, so that it comes out bare
                         failed = error

@@ -115,6 +115,7 @@ class Connection:
         position: bytes = b"",
         final_height: int | None = None,
         weight: int | None = None,
+        time: int | None = None,
     ) -> bool:
         """As ``publish``, without waiting. False: there is no room now, and nothing was done."""
         self._check()
@@ -129,6 +130,7 @@ class Connection:
             position=position,
             final_height=final_height,
             weight=weight,
+            time=time,
         )
         self._credit -= len(raw)
         self._put(encoded, small=len(encoded) < SMALL)
@@ -160,15 +162,24 @@ class Connection:
         position: bytes = b"",
         final_height: int | None = None,
         weight: int | None = None,
+        time: int | None = None,
     ) -> None:
         """Sends one block, as the chain's own bytes. Waits while the host has no room for more.
 
-        ``height``, ``hash``, ``parent``, ``weight``: for chains whose bytes do not say them. ``position``: any bytes, with which
-        the plugin can go on behind this block. ``final_height``: blocks up to this height are final once this one is canonical.
-        Raises Stopped, Disconnected.
+        ``height``, ``hash``, ``parent``, ``weight``, ``time``: for chains whose bytes do not say them; the time in nanoseconds
+        since 1970-01-01 UTC, of the years 1678 to 2261. ``position``: any bytes, with which the plugin can go on behind this
+        block. ``final_height``: blocks up to this height are final once this one is canonical. Raises Stopped, Disconnected;
+        ValueError for a time that cannot be said.
         """
         while not self.offer(
-            raw, height=height, hash=hash, parent=parent, position=position, final_height=final_height, weight=weight
+            raw,
+            height=height,
+            hash=hash,
+            parent=parent,
+            position=position,
+            final_height=final_height,
+            weight=weight,
+            time=time,
         ):
             await self.wait_room()
         if self.crowded:

@@ -31,7 +31,12 @@ __all__ = [
 METHOD_NOT_FOUND = -32_601
 """As JSON-RPC 2.0 has it."""
 
+EARLIEST = -9_223_372_036 * 10**9
+LATEST = 2**63 - 1
+"""What the host reads as a time, in nanoseconds since 1970: one whose seconds fit, as nanoseconds, into 64 bits."""
+
 _NUMBERS = {name: meta.number for name, meta in metadata(proto.BlockMessage).meta_by_field_name.items()}
+_VARINT = (1 << 64) - 1
 _BLOCKS = metadata(proto.Batch).meta_by_field_name["blocks"].number
 
 
@@ -54,6 +59,15 @@ def _bytes(field: str, value: bytes | memoryview) -> bytes:
     return b"".join((_varint(_NUMBERS[field] << 3 | 2), _varint(len(value)), value)) if len(value) else b""
 
 
+def _time(nanoseconds: int) -> bytes:
+    """Present also where it is 0, which is a time and not its absence."""
+    if not EARLIEST <= nanoseconds <= LATEST:
+        raise ValueError(f"a block's time is in nanoseconds since 1970-01-01, from {EARLIEST} to {LATEST}, and not {nanoseconds}")
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    said = b"".join(_varint(number << 3) + _varint(value & _VARINT) for number, value in ((1, seconds), (2, nanos)) if value)
+    return _varint(_NUMBERS["timestamp"] << 3 | 2) + _varint(len(said)) + said
+
+
 def block(
     chain: str,
     raw: bytes | memoryview,
@@ -64,12 +78,15 @@ def block(
     position: bytes,
     final_height: int | None,
     weight: int | None,
+    time: int | None,
 ) -> bytes:
-    """One block."""
+    """One block; ``time`` in nanoseconds. Raises ValueError for one that no block can have."""
     parts = [_bytes("chain", chain.encode())]
     if height is not None:
         parts.append(_number("height", height) if height else _number("genesis", 1))
     parts += (_bytes("block_bytes", raw), _bytes("hash", hash), _bytes("parent", parent), _bytes("position", position))
+    if time is not None:
+        parts.append(_time(time))
     if final_height is not None:
         parts.append(_number("final_height", final_height))
     if weight is not None:

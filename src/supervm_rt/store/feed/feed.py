@@ -11,12 +11,12 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -30,6 +30,8 @@ from supervm_rt.store.feed.log import log_head
 from supervm_rt.store.feed.reader import FeedReader, Page
 from supervm_rt.store.feed.subscription import Subscription
 from supervm_rt.store.feed.tail import Tail
+
+T = TypeVar("T")
 
 READERS: Final = 2
 """Connections on which pages are read; further consumers wait for their turn."""
@@ -118,18 +120,29 @@ class Feed:
         request = Request(chains, begin, frozenset(steps), wanted if filtered else None, raw, ir)
         return Subscription(self, FeedReader(self._sealer, request), follow=follow, given=cursor)
 
+    async def stored_chains(self, cursor: str | None = None) -> tuple[str, ...]:
+        """What a subscription to all chains is of: the names of the chains that the store has now, whether they are fed or not;
+        with a cursor, of those that it is of, since others may have come after it.
+
+        They may be more than one subscription takes. Raises StoreError, and for a cursor what ``subscribe`` raises.
+        """
+        if cursor is not None:
+            return tuple(place.chain for place in self._sealer.open(cursor).chains)
+        async with self._turn:
+            return await trio.to_thread.run_sync(self._asked, _names)
+
     async def read(self, reader: FeedReader) -> Page:
         """One page, in a thread."""
         async with self._turn:
-            return await trio.to_thread.run_sync(self._read, reader)
+            return await trio.to_thread.run_sync(self._asked, reader.read)
 
-    def _read(self, reader: FeedReader) -> Page:
+    def _asked(self, ask: Callable[[Store], T]) -> T:
         store = self._idle.pop() if self._idle else Store.open(self.path, read_only=True)
         try:
             for attempt in range(1, _TRIES + 1):
                 try:
                     self._refuse_another_file()
-                    return reader.read(store)
+                    return ask(store)
                 except StoreError as error:
                     # A store that nobody wrote was read as unchanging, and then somebody began to write it.
                     if attempt == _TRIES or type(error) is not StoreError:
@@ -244,6 +257,10 @@ class Feed:
         while self._idle:
             with contextlib.suppress(StoreError):
                 self._idle.pop().close()
+
+
+def _names(store: Store) -> tuple[str, ...]:
+    return tuple(info.name for info in store.chains())
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

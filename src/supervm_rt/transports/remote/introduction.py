@@ -84,6 +84,9 @@ class Subscription(Protocol):
 class Host(Protocol):
     """The node around the server."""
 
+    async def opened(self, seconds: float) -> bool:
+        """Whether the node knows all plugins of its configuration, for which it waits so many seconds at most."""
+
     def read(self, introduction: Introduction) -> Said:
         """Reads what a plugin says of itself. Raises SuperVMError."""
 
@@ -118,8 +121,8 @@ class Host(Protocol):
     async def network(self, chain: str) -> str:
         """The network of a chain of the store; empty where its family has none. Raises StoreError."""
 
-    def chains(self) -> Sequence[str]:
-        """Names of all mirrored chains."""
+    async def chains(self, cursor: str | None) -> Sequence[str]:
+        """Names of all chains that were ever mirrored here; with a cursor, of those that it is of. Raises SuperVMError."""
 
     @property
     def ending(self) -> bool:

@@ -24,6 +24,7 @@ from grpclib.server import Stream
 
 from supervm_rt import _abi
 from supervm_rt._abi import Frame, Message
+from supervm_rt.chain.cursor import MAX_CHAINS
 from supervm_rt.errors import CursorError, NotInStore, OperatorError, StoreError, SuperVMError
 from supervm_rt.model.events import EventKind, Severity
 from supervm_rt.model.manifest import Capability
@@ -173,10 +174,8 @@ class PluginHostService:
         """What happens on the chains, from a cursor, a time or a height on."""
         request = await _request(stream)
         wanted = wire.stream_request(request)
-        chains = wanted.chains or tuple(self._host.chains())
-        if not chains:
-            raise GRPCError(Status.NOT_FOUND, "no chain is mirrored here")
         try:
+            chains = wanted.chains or await self._all_chains(wanted.cursor)
             subscription = self._host.subscribe(
                 chains,
                 cursor=wanted.cursor,
@@ -196,6 +195,18 @@ class PluginHostService:
             raise GRPCError(Status.UNAVAILABLE, str(error)) from None
         except OperatorError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+
+    async def _all_chains(self, cursor: str | None) -> tuple[str, ...]:
+        """Raises GRPCError where there is none, or more than a cursor can be of; SuperVMError."""
+        chains = tuple(await on_trio(self._host.chains, cursor))
+        if not chains:
+            raise GRPCError(Status.NOT_FOUND, "no chain is mirrored here yet")
+        if len(chains) > MAX_CHAINS:
+            raise GRPCError(
+                Status.FAILED_PRECONDITION,
+                f"this node has {len(chains)} chains, and a stream is of {MAX_CHAINS} at most: name those that are wanted",
+            )
+        return chains
 
     async def _feed(self, subscription: Subscription, chains: Sequence[str], wanted: wire.Wanted, out: BoundedStream) -> None:
         """Tells events as they come. In Trio, where they come from: what crosses from loop to loop for each would be late."""

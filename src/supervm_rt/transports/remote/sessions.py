@@ -90,6 +90,8 @@ class Sessions:
                 f"{introduction.peer} has {self._registered[identity]} plugins registered already",
                 remedy="raise registrations_per_peer, or stop some",
             )
+        if not await on_trio(self._host.opened, self.limits.register):
+            raise GRPCError(Status.UNAVAILABLE, "the node is still being opened; try again in a moment")
         said = self._host.read(introduction)
         try:
             transport = await self._admitted(said)

@@ -829,7 +829,8 @@ class StreamBlocksRequest(betterproto2.Message):
 
     chains: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
-    Names of chains; empty: all.
+    Names of chains, 64 at most. Empty, as a v0 client leaves it: all that the node has when the call is made, also such as no plugin
+    feeds now; with a cursor, those that the cursor is of. A node with more than 64 answers that with FAILED_PRECONDITION.
     """
 
     cursor: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -990,7 +991,7 @@ class PluginHostStub(betterproto2_grpclib.ServiceStub):
         What happens on the mirrored chains, in the order in which it happened, from a place that the request names. Open to any client,
         registered or not. The stream goes on until the client cancels it, or for once, until the newest event was told.
         A v0 client sends a google.protobuf.Timestamp in the place of the request: it reads as fields 1 and 2.
-        OUT_OF_RANGE: the cursor cannot be used here any more. NOT_FOUND: no such chain.
+        OUT_OF_RANGE: the cursor cannot be used here any more. NOT_FOUND: no such chain, or none at all yet.
         """
 
         async for response in self._unary_stream(
@@ -1098,7 +1099,7 @@ class PluginHostBase(betterproto2_grpclib.ServiceBase):
         What happens on the mirrored chains, in the order in which it happened, from a place that the request names. Open to any client,
         registered or not. The stream goes on until the client cancels it, or for once, until the newest event was told.
         A v0 client sends a google.protobuf.Timestamp in the place of the request: it reads as fields 1 and 2.
-        OUT_OF_RANGE: the cursor cannot be used here any more. NOT_FOUND: no such chain.
+        OUT_OF_RANGE: the cursor cannot be used here any more. NOT_FOUND: no such chain, or none at all yet.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
