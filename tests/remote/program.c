@@ -3,7 +3,7 @@
  * ACT: 0 goes on until it is told to stop, then ends its stream; 1 crashes behind its blocks; 2 exits before it registers;
  * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked. Those that follow try one thing each, and
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
- * 10 names of threads.
+ * 10 names of threads; 11 the kernel's tables for memory that is only read.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -239,6 +239,15 @@ static void *take_memory(void *unused)
     }
 }
 
+static void *take_tables(void *unused)
+{
+    size_t bytes = (size_t)96 << 30;
+    volatile char *place = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (size_t at = 0; (void *)place != MAP_FAILED && at < bytes; at += 2 << 20)
+        (void)place[at];
+    return unused;
+}
+
 static void *burn(void *unused)
 {
     for (volatile long turns = 0;; turns++)
@@ -287,8 +296,8 @@ int main(void)
         try_sockets();
     if (ACT == 10)
         try_names();
-    if (ACT == 7 || ACT == 8)
-        pthread_create(&thread, NULL, ACT == 7 ? take_memory : burn, NULL);
+    if (ACT == 7 || ACT == 8 || ACT == 11)
+        pthread_create(&thread, NULL, ACT == 7 ? take_memory : ACT == 8 ? burn : take_tables, NULL);
     if (ACT == 9)
         fill_storage();
     put((const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);

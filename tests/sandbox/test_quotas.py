@@ -22,7 +22,7 @@ from supervm_rt.transports.native.child.storage import (
     make_image,
     measure,
 )
-from tests.sandbox.support import make_attacker, observe, users, without_namespaces
+from tests.sandbox.support import compile_c, make_attacker, observe, users, without_namespaces
 
 USER = os.geteuid()
 
@@ -176,6 +176,18 @@ def test_memory_beyond_the_quota_is_refused_or_ends_it(work: Path, user: int, tm
     seen = observe(folder, work, ["hog_shared"], {}, user=user)["acts"]
     assert seen["hog_shared"]["causes"] == ["quota"]
     assert f"it used more memory than the {64 << 20} bytes of its manifest" in seen["hog_shared"]["failures"][0]
+
+
+def test_memory_that_no_limit_counts_ends_it(work: Path, user: int, tmp_path: Path) -> None:
+    """Tables of what is only read: the group counts them, else the look each second does. Outside nobody does."""
+    program = compile_c("control.c", tmp_path / "control")
+    outside = subprocess.run([program, "hog_tables", "/", "0", "0"], capture_output=True, text=True, check=True)
+    assert outside.stdout == "0\n"
+    folder = grants(tmp_path / "plugins", "{memory: 64MiB}")
+    seen = observe(folder, work, ["hog_tables", "write_storage"], {}, user=user, settle=2.5)["acts"]
+    assert seen["hog_tables"]["causes"] == ["quota"], seen
+    assert "memory" in seen["hog_tables"]["failures"][0]
+    assert seen["write_storage"]["failures"] == []
 
 
 def test_processor_time_beyond_the_quota_is_held_back(work: Path, user: int, tmp_path: Path) -> None:

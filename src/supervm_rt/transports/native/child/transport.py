@@ -246,6 +246,7 @@ class ChildTransport(NativeLife):
                     self._group,
                     self._storage,
                     pauses=self.confinement.quotas.get("cpu") == "polling",
+                    shared=self._ring_bytes + SIDE_RING_BYTES,
                 )
             return
         ended = self._has_ended()
