@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,36 @@ def test_files_without_a_name_count_too(act: str, says: str, work: Path, user: i
     assert seen["log"] == [f"{act} answered {errno.ENOSPC if user == 0 else 0}"]
     assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
     assert user == 0 or says in seen["failures"][0]
+
+
+MAPS_MANY = """
+import mmap, os, sys
+for _ in range(14):
+    os.mkdir("n n" * 80)
+    os.chdir("n n" * 80)
+file = os.open("file", os.O_CREAT | os.O_RDWR)
+os.write(file, bytes(4096))
+kept = [mmap.mmap(file, 4096, prot=mmap.PROT_READ) for _ in range(int(sys.argv[1]))]
+print("mapped", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("mappings", "says"), [(100, ""), (3_000, "more mappings than can be looked at")])
+def test_what_is_read_of_mappings_is_bounded(mappings: int, says: str, tmp_path: Path) -> None:
+    """Their names are the process's own choice, of some 4 KiB each."""
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    command = [sys.executable, "-c", MAPS_MANY, str(mappings)]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mapped\n"
+        pidfd = os.pidfd_open(process.pid)
+        found = excess(folder, 1 << 20, (process.pid, pidfd))
+        os.close(pidfd)
+        process.kill()
+    assert says in found
+    assert bool(says) == bool(found)
 
 
 def test_files_without_a_name_count_in_degraded_mode_too(work: Path, user: int, tmp_path: Path) -> None:
