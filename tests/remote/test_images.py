@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
 import tarfile
@@ -242,6 +243,24 @@ def test_attributes_take_a_time_of_their_length(tmp_path: Path) -> None:
         assert time.monotonic() < until
 
     assert Layout(folder, None).unpack(tmp_path / "unpacked", most_bytes=8 << 20, check=deadline).files == 10
+
+
+@pytest.mark.parametrize("behind", [gzip.compress(b"", mtime=0) * 200_000, bytes(4 << 20)], ids=["empty members", "zeros"])
+def test_what_is_decompressed_to_nothing_can_be_ended(tmp_path: Path, behind: bytes) -> None:
+    """One read goes through all of it."""
+    zipped = gzip.compress(layer(entry("a", b"x")), mtime=0)
+    folder = layout(tmp_path / "image", [zipped + behind], compressed=True)
+    (tmp_path / "unpacked").mkdir()
+    asked = 0
+
+    def end() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 50:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        Layout(folder, None).unpack(tmp_path / "unpacked", most_bytes=8 << 20, check=end)
 
 
 def test_attributes_of_attributes_without_end(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ class Layout:
             raise self._error(f"a layer is {kind!a}", "make its layers tar or tar+gzip")
         path, digest = self._path(descriptor)
         with self._open(path) as file:
-            hashed = _Hashed(file)
+            hashed = _Hashed(file, budget.check)
             source = cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", hashed)) if kind in _GZIP else hashed)
             added: set[int] = set()
             try:
@@ -228,7 +228,7 @@ class Layout:
                     self._count(budget)
                     self._member(member, data, tree, contents, budget=budget, added=added)
                 while hashed.read(_CHUNK):
-                    budget.check()
+                    pass
             except _Above:
                 raise self._error("unpacked it is larger than it may be", "raise resources.storage in its manifest") from None
             except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
@@ -373,11 +373,13 @@ class _Above(Exception):
 class _Hashed:
     """Reads a file and hashes it by the way."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], check: Callable[[], None]) -> None:
         self._file = file
+        self._check = check
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
+        self._check()  # what is decompressed to nothing comes out of no other read
         data = self._file.read(size)
         self.digest.update(data)
         return data
