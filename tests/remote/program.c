@@ -3,7 +3,8 @@
  * ACT: 0 goes on until it is told to stop, then ends its stream; 1 crashes behind its blocks; 2 exits before it registers;
  * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked. Those that follow try one thing each, and
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
- * 10 names of threads; 11 the kernel's tables for memory that is only read.
+ * 10 names of threads; 11 the kernel's tables for memory that is only read;
+ * 12 a flood of line ends.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -248,6 +249,15 @@ static void *take_tables(void *unused)
     return unused;
 }
 
+static void *print_nothing(void *unused)
+{
+    static char ends[1 << 16];
+    memset(ends, '\n', sizeof ends);
+    for (;;)
+        if (write(1, ends, sizeof ends) <= 0)
+            return unused;
+}
+
 static void *burn(void *unused)
 {
     for (volatile long turns = 0;; turns++)
@@ -296,8 +306,8 @@ int main(void)
         try_sockets();
     if (ACT == 10)
         try_names();
-    if (ACT == 7 || ACT == 8 || ACT == 11)
-        pthread_create(&thread, NULL, ACT == 7 ? take_memory : ACT == 8 ? burn : take_tables, NULL);
+    if (ACT == 7 || ACT == 8 || ACT == 11 || ACT == 12)
+        pthread_create(&thread, NULL, ACT == 7 ? take_memory : ACT == 8 ? burn : ACT == 11 ? take_tables : print_nothing, NULL);
     if (ACT == 9)
         fill_storage();
     put((const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);

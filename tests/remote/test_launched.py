@@ -162,6 +162,16 @@ def test_what_it_tries_fails(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_a_flood_of_line_ends_is_dropped_and_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 12)) as node:
+            await tip(node, 10)
+            dropped = await node.seen.until(EventKind.PLUGIN_DROPPED)
+            assert int(str(dropped.data["dropped"])) >= 4_096
+
+    trio.run(main)
+
+
 def test_a_crash_is_named(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 1)) as node:

@@ -39,7 +39,7 @@ from supervm_rt.transports.native.child.host import (
     user_for,
 )
 from supervm_rt.transports.native.child.launcher import ENTER_PATH, PROGRAM_PATH, SOCKET_PATH
-from supervm_rt.transports.native.child.output import Output
+from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
 from supervm_rt.transports.native.child.quotas import CPU_SECONDS, LOOK_SECONDS, Watch
 from supervm_rt.transports.native.child.seccomp import compile_program, read_profile
 from supervm_rt.transports.native.child.storage import INSIDE, Storage, prepare
@@ -264,7 +264,7 @@ class Program:
         if listener < 0:
             await self._wait_process(END_SECONDS)
             for output in self._outputs:
-                output.drain()
+                output.drain_all()
             last = next((line for output in reversed(self._outputs) if (line := output.last_line())), "")
             raise HostError(
                 f"{self._plugin}: the sandbox cannot be put up ({last or f'status {self._process.poll()}'})",
@@ -336,7 +336,7 @@ class Program:
             process.wait()
             self._ended.set()
             for output in self._outputs:
-                output.drain()
+                output.drain_all()
                 self._say(output)
             transport.process_ended()
             nursery.cancel_scope.cancel()
@@ -346,6 +346,13 @@ class Program:
             await trio.lowlevel.wait_readable(output.descriptor)
             output.drain()
             self._say(output)
+            if output.flooded:
+                await trio.sleep(FLOOD_PAUSE)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that it printed and that were dropped, before they counted as log lines."""
+        return sum(output.dropped for output in self._outputs)
 
     def _say(self, output: Output) -> None:
         assert self._transport is not None

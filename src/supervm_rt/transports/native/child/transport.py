@@ -25,7 +25,7 @@ from supervm_rt.transports.native.child.control import Kind, Limits, Reply
 from supervm_rt.transports.native.child.ending import describe, why_not_loaded
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
-from supervm_rt.transports.native.child.output import Output
+from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
 from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
@@ -310,6 +310,8 @@ class ChildTransport(NativeLife):
             try:
                 data, sender = receive_with_sender(self._process.control, 65_536)
             except BlockingIOError:
+                if self._flooded:
+                    await trio.sleep(FLOOD_PAUSE)
                 await trio.lowlevel.wait_readable(self._answers.fileno())
                 continue
             except OSError:
@@ -384,7 +386,7 @@ class ChildTransport(NativeLife):
             if ended or self._hung_up():
                 raise await self._how_it_ended()
             self._empty_wakes += 1
-            if self._empty_wakes > MOST_EMPTY_WAKES:
+            if self._empty_wakes > MOST_EMPTY_WAKES or self._flooded:
                 await trio.sleep(EMPTY_WAKE_PAUSE)
             if not ends.prepare_wait():
                 await trio.lowlevel.checkpoint()  # there may be nothing at all: the child's words are claims
@@ -461,9 +463,17 @@ class ChildTransport(NativeLife):
             lossy += output.take()
         return [*lossy[: self._allowance.take(len(lossy))], *transactions]
 
+    @property
+    def _flooded(self) -> bool:
+        return any(output.flooded for output in self._outputs)
+
     def _drain(self) -> None:
+        ended = self._has_ended()
         for output in self._outputs:
-            output.drain()
+            if ended:
+                output.drain_all()
+            else:
+                output.drain()
             if output.ended:
                 for poll in (self._sources, self._answers):
                     with contextlib.suppress(OSError, ValueError):
