@@ -190,6 +190,26 @@ def test_one_that_exits_before_it_registers(tmp_path: Path) -> None:
     trio.run(main)
 
 
+@pytest.mark.parametrize("late", [0.0, 0.3], ids=["in time", "late"])
+def test_one_that_ends_before_it_is_looked_at_is_to_blame_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: float
+) -> None:
+    """Whether its end is known already when the host looks, or not yet."""
+
+    def look(*_: Any, **__: Any) -> str:
+        time.sleep(late)
+        return "/proc does not show it"
+
+    monkeypatch.setattr(launching, "what_is_missing", look)
+
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 2)) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert "ended by itself with status 7" in failed.message
+
+    trio.run(main)
+
+
 def test_one_that_does_not_stop_is_ended(tmp_path: Path) -> None:
     before = leftovers()
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -103,6 +106,26 @@ def test_a_call_out_of_order_is_refused_and_spoils_nothing(library: bytes, calls
                 await call(it, name)()
         await it.unload()
         assert descriptors() == before
+
+    trio.run(main)
+
+
+def test_one_that_ends_before_it_is_looked_at_is_to_blame_itself(library: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel shows it no more, and bubblewrap has not told yet how it ended."""
+
+    def look(process: int, **_: Any) -> str:
+        os.kill(process, signal.SIGKILL)
+        return "/proc does not show it"
+
+    monkeypatch.setattr(child_transport, "what_is_missing", look)
+
+    async def main() -> None:
+        it = transport(library)
+        await it.load()
+        await call(it, "grant")()
+        with pytest.raises(ChildEnded, match="SIGKILL"):
+            await it.init()
+        await it.unload()
 
     trio.run(main)
 

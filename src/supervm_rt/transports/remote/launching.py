@@ -63,6 +63,8 @@ RESERVED_BYTES = 128 << 20
 """What a runtime may reserve beyond the memory that is granted, and not use: Go takes 64 MiB at once."""
 MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
+_TOLD_SECONDS = 1.0
+"""How long it may take until bubblewrap has told the end of what the kernel shows no more."""
 _OWN_PROGRAMS = 1
 """seccomp programs around it."""
 _INFO, _WARNING = 2, 3
@@ -272,6 +274,8 @@ class Program:
             )
         self._connections = Connections(listener, SOCKET_PATH, socket_)
         missing = what_is_missing(runs, namespaces=True, programs=_OWN_PROGRAMS)
+        if missing:
+            await self._wait_process(_TOLD_SECONDS)
         if missing and self._process.poll() is None:
             raise HostError(
                 f"{self._plugin}: whether it is confined cannot be verified: {missing}",
@@ -328,12 +332,13 @@ class Program:
                 nursery.start_soon(self._connections.serve)
             if self._quotas is not None:
                 nursery.start_soon(self._watch_quotas, self._quotas, transport)
-            descriptor = os.pidfd_open(process.pid)
-            try:
-                await trio.lowlevel.wait_readable(descriptor)
-            finally:
-                os.close(descriptor)
-            process.wait()
+            if process.poll() is None:  # once it is reaped, its number may be another's
+                descriptor = os.pidfd_open(process.pid)
+                try:
+                    await trio.lowlevel.wait_readable(descriptor)
+                finally:
+                    os.close(descriptor)
+                process.wait()
             self._ended.set()
             for output in self._outputs:
                 output.drain_all()

@@ -47,6 +47,8 @@ EMPTY_WAKE_PAUSE = 0.01
 """Seconds between two looks, once the child woke the host so often for nothing."""
 END_SECONDS = 5.0
 """How long the kernel may take to end a killed process."""
+_TOLD_SECONDS = 1.0
+"""How long it may take until bubblewrap has told the end of its program."""
 _GRANTS = {Capability.BLOCK_STREAM: 2, Capability.SUBMIT_TX: 4}
 _INFO, _WARNING = 2, 3
 
@@ -152,7 +154,7 @@ class ChildTransport(NativeLife):
         self._start(here)
         self._inbox.owe(Kind.ENTERED, Kind.LOADED, Kind.FAILED)
         said = (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
-        self._verify()
+        await self._verify()
         self._next = "grant"
         return said
 
@@ -231,7 +233,7 @@ class ChildTransport(NativeLife):
         if self._network is not None:
             self._network.close()
 
-    def _verify(self) -> None:
+    async def _verify(self) -> None:
         """Asks the kernel whether the plugin is confined as the runner says. Raises LoadError, HostError, and ends it."""
         missing = what_is_missing(self._runner, namespaces=not self._process.degraded)
         if not missing:
@@ -249,7 +251,8 @@ class ChildTransport(NativeLife):
                     shared=self._ring_bytes + SIDE_RING_BYTES,
                 )
             return
-        ended = self._has_ended()
+        # What the kernel shows no more has ended, which bubblewrap may still have to tell.
+        ended = await self._wait_ended(_TOLD_SECONDS) if missing.startswith("/proc") else self._has_ended()
         self._kill()
         if ended:
             return  # the next call says how it ended
@@ -509,7 +512,7 @@ class ChildTransport(NativeLife):
         child = self._process
         with trio.CancelScope(shield=True):
             # The runner closed its channel; the process itself follows, unless its plugin closed it.
-            if not await self._wait_ended(1.0):
+            if not await self._wait_ended(_TOLD_SECONDS):
                 self._doom("it closed its control channel")
                 await self._wait_ended(END_SECONDS)
         self._drain()
