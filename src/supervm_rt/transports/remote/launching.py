@@ -223,6 +223,7 @@ class Program:
             else:
                 places = [SOCKET_PATH, ENTER_PATH, *([] if self._storage is None else [INSIDE]), *map(str, shown)]
                 self._check_mounts(image, places)
+                self._check_folder(image, shown)
                 started, environment, folder = image.command, image.environment, image.folder
             # As the first process of its namespace: bubblewrap itself would be beside it, if it stayed there.
             options = ["--as-pid-1", "--chdir", folder]
@@ -300,6 +301,17 @@ class Program:
                         f"{self._plugin}: /{inside.relative_to(image.root)} is a link in its image, and {place} is shown there",
                         remedy="make it a folder in the image, or leave it out",
                     )
+
+    def _check_folder(self, image: Image, shown: Iterable[Path]) -> None:
+        """Raises LoadError where it cannot be started in its working folder."""
+        folder = Path(image.folder)
+        if image.folder_is_there or (self._storage is not None and image.folder == INSIDE):
+            return
+        if not any(folder.is_relative_to(path) for path in shown) or not folder.is_dir():
+            raise LoadError(
+                f"{self._plugin}: its WorkingDir {image.folder[:100]} is no folder in it",
+                remedy="make it in the image, or leave WorkingDir out",
+            )
 
     # ---- while it runs -------------------------------------------------------------------------------------------------------
 
