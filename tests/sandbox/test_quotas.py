@@ -300,6 +300,20 @@ def test_where_version_2_is_delegated(tmp_path: Path, subtree: str, alone: bool)
     assert find_bases(proc) == Bases(2, dict.fromkeys(("memory", "cpu", "tasks"), base))
 
 
+def test_names_that_are_no_text_are_no_matter(tmp_path: Path) -> None:
+    """Of whatever else is mounted, and of this process's own groups."""
+    mount, proc = tmp_path / "mount", tmp_path / "proc"
+    base = mount / os.fsdecode(b"service-\xff")
+    base.mkdir(parents=True)
+    proc.mkdir()
+    other = b"29 1 0:25 / /media/\xff\xfe\r\xc2\x85 rw - ext4 /dev/vdb rw\n"
+    (proc / "mountinfo").write_bytes(other + f"30 1 0:26 / {mount} rw - cgroup2 cgroup2 rw\n".encode())
+    (proc / "cgroup").write_bytes(b"0::/service-\xff\n")
+    (base / "cgroup.controllers").write_text("cpu memory pids\n")
+    (base / "cgroup.subtree_control").write_text("cpu memory pids\n")
+    assert find_bases(proc) == Bases(2, dict.fromkeys(("memory", "cpu", "tasks"), base))
+
+
 def test_where_nothing_is_delegated(tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text("30 1 0:26 / / rw - ext4 /dev/vda rw\n")
     (tmp_path / "cgroup").write_text("0::/\n")
