@@ -303,7 +303,10 @@ class ChildTransport(NativeLife):
                     self._doom(f"it broke its control channel: {fault}")
                 if not await self._hear():
                     raise await self._how_it_ended()
-        raise CallOverdue(f"{self._name}: {what} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
+        raise self._overdue(what, seconds)
+
+    def _overdue(self, what: str, seconds: float) -> CallOverdue:
+        return CallOverdue(f"{self._name}: {what} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
 
     async def _hear(self) -> bool:
         """Waits for bytes on the control channel. False: it has ended."""
@@ -347,11 +350,16 @@ class ChildTransport(NativeLife):
     async def init(self) -> None:
         """plugin_init."""
         self._take("init")
-        await self._send(self._pending)
+        begun, limit = trio.current_time(), self._deadlines.init
+        with trio.move_on_after(limit) as sending:
+            await self._send(self._pending)
+        if sending.cancelled_caught:
+            raise self._overdue("plugin_init", limit)
         self._inbox.owe(Kind.INITIALISED)
         self._asked_init = True
         self._ask(control.message(Kind.INIT))
-        self._check("plugin_init", (await self._answer(self._deadlines.init, "plugin_init", Kind.INITIALISED)).value)
+        spent = trio.current_time() - begun
+        self._check("plugin_init", (await self._answer(limit, "plugin_init", Kind.INITIALISED, spent=spent)).value)
         self._next = "start"
 
     async def start(self) -> None:
