@@ -35,6 +35,7 @@
 #endif
 
 #define OPEN_FILES 256
+#define STACK_BYTES (UINT64_C(8) << 20)
 
 static bool limit(int resource, uint64_t most)
 {
@@ -66,6 +67,8 @@ const char *confine_process(const struct setup *setup)
         return "not dumpable";
     if (!limit(RLIMIT_DATA, setup->data_limit))
         return "RLIMIT_DATA";
+    if (!limit(RLIMIT_STACK, STACK_BYTES)) /* RLIMIT_DATA does not count it. */
+        return "RLIMIT_STACK";
     if (!limit(RLIMIT_NPROC, setup->task_limit))
         return "RLIMIT_NPROC";
     if (!limit(RLIMIT_FSIZE, setup->file_size_limit))

@@ -280,6 +280,30 @@ def test_inspection_says_what_a_library_exports_needs_and_asks_for(mailbox: byte
     assert inspect_library(compiler.code("incomplete.c")).missing_exports == ("plugin_stop",)
 
 
+def test_extension_ids_are_found_wherever_they_lie(mailbox: bytes) -> None:
+    """They are looked for in pieces, whose ends lie at this distance."""
+    distance = 256 << 10
+    longest = b"com." + b".".join([b"a" * 64] * 8) + b"/123456789"
+    room = distance - len(mailbox) - len(longest) - 10
+    for beyond in (*range(0, len(longest) + 20, 7), len(longest)):
+        data = mailbox + bytes(room + beyond) + longest + b"\0xsupervm.none/1\0"
+        assert set(inspect_library(data).extensions) == {"supervm.config/1", longest.decode()}, beyond
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"com.a" + b".a" * 8 + b"/1", b"com." + b"a" * 65 + b".a/1", b"supervm." + b"a" * 65 + b"/1", b"com.a/1", b"supervm.a/"],
+)
+def test_what_is_no_extension_id_is_none(mailbox: bytes, name: bytes) -> None:
+    """Also longer ones than anybody would write: to look for those can take any time and memory."""
+    assert inspect_library(mailbox + b"\0" + name + b"\0").extensions == ("supervm.config/1",)
+
+
+def test_more_extension_ids_than_there_can_be_are_refused(mailbox: bytes) -> None:
+    with pytest.raises(LoadError, match="more than 1000 extension ids"):
+        inspect_library(mailbox + b"".join(b"\0supervm.x/%d\0" % number for number in range(2_000)))
+
+
 def test_inspection_refuses_what_cannot_be_unloaded_or_kept_apart(compiler: Compiler) -> None:
     with pytest.raises(LoadError, match="GNU_UNIQUE") as refusal:
         inspect_library(compiler.code("unique.cpp"))

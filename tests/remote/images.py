@@ -47,9 +47,10 @@ def layout(
     config: dict[str, Any] | None = None,
     tag: str | None = None,
     zipped: bool = True,
+    compressed: bool = False,
     nested: bool = False,
 ) -> Path:
-    """Writes an image; into a layout that is there already it is added."""
+    """Writes an image; into a layout that is there already it is added. ``compressed``: its layers are gzip already."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
 
@@ -59,10 +60,10 @@ def layout(
         return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
 
     suffix = "+gzip" if zipped else ""
-    described = [
-        blob(gzip.compress(data, mtime=0) if zipped else data, f"application/vnd.oci.image.layer.v1.tar{suffix}")
-        for data in layers
-    ]
+    described = []
+    for data in layers:
+        stored = gzip.compress(data, mtime=0) if zipped and not compressed else data
+        described.append(blob(stored, f"application/vnd.oci.image.layer.v1.tar{suffix}"))
     whole = {"architecture": MACHINE, "os": "linux", "config": config or {"Entrypoint": ["/bin/plugin"]}}
     manifest = {
         "schemaVersion": 2,

@@ -3,8 +3,9 @@
  * ACT: 0 goes on until it is told to stop, then ends its stream; 1 crashes behind its blocks; 2 exits before it registers;
  * 3 does not stop; 4 tries what its sandbox forbids, and says in a log line what worked. Those that follow try one thing each, and
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
- * 10 names of threads. 11 and 12 go on behind the position that they are told, send PIECE blocks in each life, and once some of them
- * are durable 11 crashes and 12 falls silent; the life that sends the last block ends well.
+ * 10 names of threads; 11 the kernel's tables for memory that is only read; 12 a flood of line ends. 13 and 14 go on behind the
+ * position that they are told, send PIECE blocks in each life, and once some of them are durable 13 crashes and 14 falls silent; the
+ * life that sends the last block ends well.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -261,6 +262,24 @@ static void *take_memory(void *unused)
     }
 }
 
+static void *take_tables(void *unused)
+{
+    size_t bytes = (size_t)96 << 30;
+    volatile char *place = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (size_t at = 0; (void *)place != MAP_FAILED && at < bytes; at += 2 << 20)
+        (void)place[at];
+    return unused;
+}
+
+static void *print_nothing(void *unused)
+{
+    static char ends[1 << 16];
+    memset(ends, '\n', sizeof ends);
+    for (;;)
+        if (write(1, ends, sizeof ends) <= 0)
+            return unused;
+}
+
 static void *burn(void *unused)
 {
     for (volatile long turns = 0;; turns++)
@@ -309,8 +328,8 @@ int main(void)
         try_sockets();
     if (ACT == 10)
         try_names();
-    if (ACT == 7 || ACT == 8)
-        pthread_create(&thread, NULL, ACT == 7 ? take_memory : burn, NULL);
+    if (ACT == 7 || ACT == 8 || ACT == 11 || ACT == 12)
+        pthread_create(&thread, NULL, ACT == 7 ? take_memory : ACT == 8 ? burn : ACT == 11 ? take_tables : print_nothing, NULL);
     if (ACT == 9)
         fill_storage();
     put((const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24);
@@ -326,7 +345,7 @@ int main(void)
     if (!hear(1))
         die("the registration was not answered");
     uint8_t first = 1, last = BLOCKS;
-    if (ACT >= 11) {
+    if (ACT >= 13) {
         first = (uint8_t)(position() + 1);
         last = first + PIECE - 1 < BLOCKS ? (uint8_t)(first + PIECE - 1) : BLOCKS;
     }
@@ -340,17 +359,17 @@ int main(void)
         length += field(data + length, 3, "block", 5);
         length += field(data + length, FIELD_HASH, id, sizeof id);
         length += field(data + length, FIELD_PARENT, parent, sizeof parent);
-        if (ACT >= 11)
+        if (ACT >= 13)
             length += field(data + length, 10, &height, 1);
         message(3, data, length, 0);
     }
     if (ACT == 1)
         sleep(1);
-    if (ACT >= 11 && last < BLOCKS)
+    if (ACT >= 13 && last < BLOCKS)
         hear(3);
-    if (ACT == 1 || (ACT == 11 && last < BLOCKS))
+    if (ACT == 1 || (ACT == 13 && last < BLOCKS))
         *(volatile int *)(uintptr_t)16 = 1;
-    if (ACT == 12 && last < BLOCKS)
+    if (ACT == 14 && last < BLOCKS)
         for (;;)
             pause();
     while (hear(3))

@@ -30,15 +30,22 @@ def compile_program(target: Path, act: int, *, blocks: int = 10, static: bool = 
 
 
 def program(
-    folder: Path, act: int, *, image: bool = False, links: Mapping[str, str] | None = None, granted: str = "", **manifest: str
+    folder: Path,
+    act: int,
+    *,
+    image: bool = False,
+    links: Mapping[str, str] | None = None,
+    config: Mapping[str, object] | None = None,
+    granted: str = "",
+    **manifest: str,
 ) -> PluginConfig:
-    """A plugin's folder. ``image``: the program lies in an OCI image, alone but for the links."""
+    """A plugin's folder. ``image``: the program lies in an OCI image, alone but for the links; ``config``: of it."""
     folder.mkdir()
     compile_program(folder / "plugin", act, static=image, granted=granted)
     if image:
         others = (entry(name, kind=tarfile.SYMTYPE, link=target) for name, target in (links or {}).items())
         whole = layer(entry("bin/plugin", (folder / "plugin").read_bytes(), mode=0o755), *others)
-        layout(folder / "image", [whole], tag="1.0")
+        layout(folder / "image", [whole], tag="1.0", config={"Entrypoint": ["/bin/plugin"], **(config or {})})
         (folder / "plugin").unlink()
     fields = {
         "id": LAUNCHED,

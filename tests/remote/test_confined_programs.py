@@ -86,8 +86,9 @@ def test_it_lives_within_limits(work: Path, user: int, tmp_path: Path, image: bo
     assert grouped == (user == 0)
 
 
-def test_memory_beyond_the_quota_ends_it(work: Path, user: int, tmp_path: Path) -> None:
-    seen = run(tmp_path, work, 7, user, settle=3, resources="{memory: 64MiB}")
+@pytest.mark.parametrize("act", [7, 11], ids=["its own", "the kernel's tables"])
+def test_memory_beyond_the_quota_ends_it(work: Path, user: int, tmp_path: Path, act: int) -> None:
+    seen = run(tmp_path, work, act, user, settle=3, resources="{memory: 64MiB}")
     assert seen["causes"] == ["quota"], seen
     assert "memory" in seen["failures"][0]
 

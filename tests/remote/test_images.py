@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,10 +194,73 @@ def test_what_precedes_a_member_is_bounded(tmp_path: Path, kind: bytes) -> None:
 def test_attributes_for_all_files_do_not_pile_up(tmp_path: Path) -> None:
     said = [f"{number:04}" for number in range(500)]
     hostile = layer(
-        *(each for key in said for each in (entry("all", f"14 {key}=1234\n".encode(), kind=tarfile.XGLTYPE), entry(key)))
+        *(each for key in said for each in (entry("all", f"13 {key}=1234\n".encode(), kind=tarfile.XGLTYPE), entry(key)))
     )
     with pytest.raises(LoadError, match="attributes for all files"):
         unpack(layout(tmp_path / "image", [hostile]))
+
+
+def record(name: str, value: bytes) -> bytes:
+    """One attribute as a layer holds it."""
+    rest = f" {name}=".encode() + value + b"\n"
+    length = len(rest) + len(str(len(rest)))
+    length = len(rest) + len(str(length))
+    return str(length).encode() + rest
+
+
+def test_attributes_say_what_a_header_cannot(tmp_path: Path) -> None:
+    """Also a size, behind which the next file begins, and bytes that are no text."""
+    sized = entry("sized", b"x" * 600)
+    attributes = record("path", b"\xc3\xa9/" + b"long" * 60) + record("size", b"600") + record("user.any", b"\xff")
+    whole = entry("of", attributes, kind=tarfile.XHDTYPE)
+    found = unpack(layout(tmp_path / "image", [layer(whole, sized, entry("next", b"n"))]))
+    assert files(found) == {"\u00e9": "/", "\u00e9/" + "long" * 60: "x" * 600, "next": "n"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"99 a=b\n", b"0 a=b\n", b"6 a=b\n7", b"a=b\n", b"5 ab\n", b"1" * 60_000, b"6 a=b\n2 a=b\n", b"\xb2 a=b\n"],
+)
+def test_attributes_that_are_none(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(LoadError, match="attributes that are none"):
+        unpack(layout(tmp_path / "image", [layer(entry("of", data, kind=tarfile.XHDTYPE), entry("a", b"x"))]))
+
+
+def test_attributes_of_one_file_are_bounded(tmp_path: Path) -> None:
+    data = b"".join(record(f"user.{number}", b"x") for number in range(100))
+    with pytest.raises(LoadError, match="more than 64 attributes for a file"):
+        unpack(layout(tmp_path / "image", [layer(entry("of", data, kind=tarfile.XHDTYPE), entry("a", b"x"))]))
+
+
+def test_attributes_take_a_time_of_their_length(tmp_path: Path) -> None:
+    """A search that goes back for each digit of a long number takes seconds for each header, in which nothing can end it."""
+    digits = entry("of", record("a", b"1" * 65_000), kind=tarfile.XHDTYPE)
+    folder = layout(tmp_path / "image", [layer(*(each for number in range(10) for each in (digits, entry(f"{number}", b"x"))))])
+    (tmp_path / "unpacked").mkdir()
+    until = time.monotonic() + 10
+
+    def deadline() -> None:
+        assert time.monotonic() < until
+
+    assert Layout(folder, None).unpack(tmp_path / "unpacked", most_bytes=8 << 20, check=deadline).files == 10
+
+
+@pytest.mark.parametrize("behind", [gzip.compress(b"", mtime=0) * 200_000, bytes(4 << 20)], ids=["empty members", "zeros"])
+def test_what_is_decompressed_to_nothing_can_be_ended(tmp_path: Path, behind: bytes) -> None:
+    """One read goes through all of it."""
+    zipped = gzip.compress(layer(entry("a", b"x")), mtime=0)
+    folder = layout(tmp_path / "image", [zipped + behind], compressed=True)
+    (tmp_path / "unpacked").mkdir()
+    asked = 0
+
+    def end() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 50:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        Layout(folder, None).unpack(tmp_path / "unpacked", most_bytes=8 << 20, check=end)
 
 
 def test_attributes_of_attributes_without_end(tmp_path: Path) -> None:

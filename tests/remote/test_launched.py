@@ -135,21 +135,73 @@ def test_unpacking_ends_when_it_is_to(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("link", "manifest"), [("supervm.sock", {}), ("storage", {"resources": "{storage: 4MiB}"})], ids=["socket", "storage"]
+    ("link", "resources"), [("supervm.sock", "{}"), ("storage", "{storage: 4MiB}")], ids=["socket", "storage"]
 )
-def test_a_link_of_an_image_is_not_where_the_host_mounts(tmp_path: Path, link: str, manifest: dict[str, str]) -> None:
+def test_a_link_of_an_image_is_not_where_the_host_mounts(tmp_path: Path, link: str, resources: str) -> None:
     """bubblewrap would follow it, and has the host's files under /oldroot meanwhile."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as outside:
         Path(outside).chmod(0o777)
         links = {link: f"/oldroot{outside}/made"}
 
         async def main() -> None:
-            async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True, links=links, **manifest)) as node:
+            async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True, links=links, resources=resources)) as node:
                 failed = await node.seen.until(EventKind.PLUGIN_FAILED)
                 assert f"/{link} is a link" in failed.message
 
         trio.run(main)
         assert not list(Path(outside).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"WorkingDir": "/nowhere"}, "its WorkingDir /nowhere is no folder in it"),
+        ({"WorkingDir": "/way"}, "its WorkingDir /way is no folder in it"),
+        ({"WorkingDir": "/bin/plugin"}, "its WorkingDir /bin/plugin is no folder in it"),
+        ({"Cmd": ["x" * 200_000]}, "its command and environment are longer than"),
+        ({"Env": [f"N{number}=x" for number in range(60_000)]}, "its command and environment are longer than"),
+        ({"Cmd": ["\ud800"]}, "Cmd is not a list of texts"),
+        ({"WorkingDir": "\ud800"}, "WorkingDir is no path"),
+    ],
+)
+def test_how_an_image_is_to_be_started_is_its_own_fault(tmp_path: Path, config: dict[str, object], says: str) -> None:
+    plugin = program(tmp_path / "plugin", 0, image=True, links={"way": "/nowhere"}, config=config)
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert says in failed.message
+            assert failed.data["blame"] == "plugin"
+
+    trio.run(main)
+
+
+def test_an_image_with_more_names_in_its_root_than_can_be_granted(tmp_path: Path) -> None:
+    plugin = program(tmp_path / "plugin", 0, image=True, links={f"{number:0200}": "bin" for number in range(1_000)})
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert "the names in its root folder are longer than" in failed.message
+            assert failed.data["blame"] == "plugin"
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("folder", "resources"),
+    [("/bin", "{}"), ("/way", "{}"), ("/storage", "{storage: 4MiB}")],
+    ids=["folder", "link", "storage"],
+)
+def test_an_image_starts_in_its_working_folder(tmp_path: Path, folder: str, resources: str) -> None:
+    config = {"WorkingDir": folder}
+    plugin = program(tmp_path / "plugin", 0, image=True, links={"way": "/bin"}, config=config, resources=resources)
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            await tip(node, 10)
+
+    trio.run(main)
 
 
 def test_what_it_tries_fails(tmp_path: Path) -> None:
@@ -158,6 +210,16 @@ def test_what_it_tries_fails(tmp_path: Path) -> None:
             await node.seen.until(EventKind.PLUGIN_LOG, "tried all")
             assert not [event.message for event in node.seen.of(EventKind.PLUGIN_LOG) if "escape" in event.message]
             await tip(node, 10)
+
+    trio.run(main)
+
+
+def test_a_flood_of_line_ends_is_dropped_and_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 12)) as node:
+            await tip(node, 10)
+            dropped = await node.seen.until(EventKind.PLUGIN_DROPPED)
+            assert int(str(dropped.data["dropped"])) >= 4_096
 
     trio.run(main)
 
@@ -172,6 +234,26 @@ def test_a_crash_is_named(tmp_path: Path) -> None:
 
 
 def test_one_that_exits_before_it_registers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 2)) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert "ended by itself with status 7" in failed.message
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.3], ids=["in time", "late"])
+def test_one_that_ends_before_it_is_looked_at_is_to_blame_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: float
+) -> None:
+    """Whether its end is known already when the host looks, or not yet."""
+
+    def look(*_: Any, **__: Any) -> str:
+        time.sleep(late)
+        return "/proc does not show it"
+
+    monkeypatch.setattr(launching, "what_is_missing", look)
+
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 2)) as node:
             failed = await node.seen.until(EventKind.PLUGIN_FAILED)

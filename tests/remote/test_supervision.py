@@ -16,7 +16,7 @@ from tests.remote.test_launched import leftovers
 from tests.remote.test_sessions import NAME, height, manifest_folder, settled
 
 AGAIN = pytest.mark.parametrize("policy", [RestartPolicy.ON_FAILURE, RestartPolicy.ALWAYS])
-GOOD, CRASHES, FALLS_SILENT = 0, 11, 12
+GOOD, CRASHES, FALLS_SILENT = 0, 13, 14
 BLOCKS = 10
 """Of the program, which sends four in each of its lives."""
 

@@ -21,7 +21,7 @@ CAUSES = {
     "forge_answer": "control",
     "spin_in_stop": "lifecycle",
 }
-FLOODS = ("flood_logs", "flood_metrics", "flood_stdout", "flood_wakes", "flood_notices")
+FLOODS = ("flood_logs", "flood_metrics", "flood_stdout", "flood_line_ends", "flood_wakes", "flood_notices")
 USER = os.geteuid()
 
 

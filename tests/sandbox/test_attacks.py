@@ -34,6 +34,7 @@ EXPECTED: dict[str, int | str] = {
     "make_code": errno.EPERM,
     "make_memfd": errno.EPERM,
     "hog_memory": errno.ENOMEM,
+    "hog_by_stack": errno.EPERM,
     "connect_tcp": errno.EPERM,
     "send_udp": errno.EPERM,
     "make_unix_socket": errno.EPERM,

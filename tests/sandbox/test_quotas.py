@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from supervm_rt.transports.native.child.storage import (
     make_image,
     measure,
 )
-from tests.sandbox.support import make_attacker, observe, users, without_namespaces
+from tests.sandbox.support import compile_c, make_attacker, observe, users, without_namespaces
 
 USER = os.geteuid()
 
@@ -144,6 +145,36 @@ def test_files_without_a_name_count_too(act: str, says: str, work: Path, user: i
     assert user == 0 or says in seen["failures"][0]
 
 
+MAPS_MANY = """
+import mmap, os, sys
+for _ in range(14):
+    os.mkdir("n n" * 80)
+    os.chdir("n n" * 80)
+file = os.open("file", os.O_CREAT | os.O_RDWR)
+os.write(file, bytes(4096))
+kept = [mmap.mmap(file, 4096, prot=mmap.PROT_READ) for _ in range(int(sys.argv[1]))]
+print("mapped", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("mappings", "says"), [(100, ""), (3_000, "more mappings than can be looked at")])
+def test_what_is_read_of_mappings_is_bounded(mappings: int, says: str, tmp_path: Path) -> None:
+    """Their names are the process's own choice, of some 4 KiB each."""
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    command = [sys.executable, "-c", MAPS_MANY, str(mappings)]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mapped\n"
+        pidfd = os.pidfd_open(process.pid)
+        found = excess(folder, 1 << 20, (process.pid, pidfd))
+        os.close(pidfd)
+        process.kill()
+    assert says in found
+    assert bool(says) == bool(found)
+
+
 def test_files_without_a_name_count_in_degraded_mode_too(work: Path, user: int, tmp_path: Path) -> None:
     folder = grants(tmp_path, "{storage: 4MiB}")
     (tmp_path / "root").mkdir()
@@ -176,6 +207,18 @@ def test_memory_beyond_the_quota_is_refused_or_ends_it(work: Path, user: int, tm
     seen = observe(folder, work, ["hog_shared"], {}, user=user)["acts"]
     assert seen["hog_shared"]["causes"] == ["quota"]
     assert f"it used more memory than the {64 << 20} bytes of its manifest" in seen["hog_shared"]["failures"][0]
+
+
+def test_memory_that_no_limit_counts_ends_it(work: Path, user: int, tmp_path: Path) -> None:
+    """Tables of what is only read: the group counts them, else the look each second does. Outside nobody does."""
+    program = compile_c("control.c", tmp_path / "control")
+    outside = subprocess.run([program, "hog_tables", "/", "0", "0"], capture_output=True, text=True, check=True)
+    assert outside.stdout == "0\n"
+    folder = grants(tmp_path / "plugins", "{memory: 64MiB}")
+    seen = observe(folder, work, ["hog_tables", "write_storage"], {}, user=user, settle=2.5)["acts"]
+    assert seen["hog_tables"]["causes"] == ["quota"], seen
+    assert "memory" in seen["hog_tables"]["failures"][0]
+    assert seen["write_storage"]["failures"] == []
 
 
 def test_processor_time_beyond_the_quota_is_held_back(work: Path, user: int, tmp_path: Path) -> None:
@@ -254,6 +297,20 @@ def test_where_version_2_is_delegated(tmp_path: Path, subtree: str, alone: bool)
     (base / "cgroup.controllers").write_text("cpu memory pids\n")
     (base / "cgroup.subtree_control").write_text(subtree)
     (base / "cgroup.procs").write_text(f"{os.getpid()}\n" if alone else "1\n2\n")
+    assert find_bases(proc) == Bases(2, dict.fromkeys(("memory", "cpu", "tasks"), base))
+
+
+def test_names_that_are_no_text_are_no_matter(tmp_path: Path) -> None:
+    """Of whatever else is mounted, and of this process's own groups."""
+    mount, proc = tmp_path / "mount", tmp_path / "proc"
+    base = mount / os.fsdecode(b"service-\xff")
+    base.mkdir(parents=True)
+    proc.mkdir()
+    other = b"29 1 0:25 / /media/\xff\xfe\r\xc2\x85 rw - ext4 /dev/vdb rw\n"
+    (proc / "mountinfo").write_bytes(other + f"30 1 0:26 / {mount} rw - cgroup2 cgroup2 rw\n".encode())
+    (proc / "cgroup").write_bytes(b"0::/service-\xff\n")
+    (base / "cgroup.controllers").write_text("cpu memory pids\n")
+    (base / "cgroup.subtree_control").write_text("cpu memory pids\n")
     assert find_bases(proc) == Bases(2, dict.fromkeys(("memory", "cpu", "tasks"), base))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,23 @@ def test_a_profile_of_the_plugin_itself_is_not_taken(tmp_path: Path) -> None:
     own.chmod(0o666)
     with pytest.raises(ConfigurationError, match="others can write"):
         read_profile(str(own), plugin_folder=tmp_path / "plugin")
+
+
+@pytest.mark.parametrize(("place", "says"), [("outside", "is not a file"), ("plugin", "in the plugin's own folder")])
+def test_a_profile_that_is_no_file_is_not_opened(tmp_path: Path, place: str, says: str) -> None:
+    """A manifest names it: to open a FIFO can last for ever, and to open a device can be an act."""
+    fifo = tmp_path / place / "own.profile"
+    fifo.parent.mkdir()
+    os.mkfifo(fifo, 0o600)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_profile, str(fifo), plugin_folder=tmp_path / "plugin")
+        try:
+            with pytest.raises(ConfigurationError, match=says):
+                reading.result(timeout=10)
+        finally:
+            os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))  # whoever waits for a writer goes on
+    with pytest.raises(ConfigurationError, match="is not a file"):
+        read_profile("/dev/zero", plugin_folder=tmp_path / "plugin")
 
 
 def test_an_operators_profile_counts(tmp_path: Path) -> None:

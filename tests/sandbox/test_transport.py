@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +17,7 @@ from supervm_rt import Deadlines
 from supervm_rt._abi import MESSAGE_LOG, Frame, SealedLibrary
 from supervm_rt.errors import ChildEnded, LifecycleError, PolicyRefused
 from supervm_rt.model.manifest import Capability, Resources, Security
+from supervm_rt.transports.interface import CallOverdue
 from supervm_rt.transports.native.child import transport as child_transport
 from supervm_rt.transports.native.child.host import Machine, machine, program
 from supervm_rt.transports.native.child.storage import Storage, Way
@@ -40,6 +44,7 @@ def transport(
     resources: Resources | None = None,
     storage: Path | None = None,
     ring_bytes: int = 1 << 16,
+    deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
 ) -> ChildTransport:
     return ChildTransport(
         SealedLibrary(library),
@@ -47,7 +52,7 @@ def transport(
         generation=1,
         ring_bytes=ring_bytes,
         heartbeat=None,
-        deadlines=Deadlines(),
+        deadlines=deadlines,
         security=Security(),
         folder=Path("/nowhere"),
         read_paths={},
@@ -103,6 +108,41 @@ def test_a_call_out_of_order_is_refused_and_spoils_nothing(library: bytes, calls
                 await call(it, name)()
         await it.unload()
         assert descriptors() == before
+
+    trio.run(main)
+
+
+def test_one_that_ends_before_it_is_looked_at_is_to_blame_itself(library: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel shows it no more, and bubblewrap has not told yet how it ended."""
+
+    def look(process: int, **_: Any) -> str:
+        os.kill(process, signal.SIGKILL)
+        return "/proc does not show it"
+
+    monkeypatch.setattr(child_transport, "what_is_missing", look)
+
+    async def main() -> None:
+        it = transport(library)
+        await it.load()
+        await call(it, "grant")()
+        with pytest.raises(ChildEnded, match="SIGKILL"):
+            await it.init()
+        await it.unload()
+
+    trio.run(main)
+
+
+def test_one_that_does_not_take_its_configuration_is_overdue(library: bytes) -> None:
+    """It is larger than what waits in the channel."""
+
+    async def main() -> None:
+        it = transport(library, deadlines=Deadlines(init=0.3))
+        await it.load()
+        it.grant(capabilities=frozenset(), configuration=b" " * (2 << 20), position=None)
+        os.kill(it._runner, signal.SIGSTOP)
+        with trio.fail_after(20), pytest.raises(CallOverdue, match=r"plugin_init did not return within 0.3 s"):
+            await it.init()
+        await it.unload()
 
     trio.run(main)
 

@@ -132,6 +132,10 @@ static void against_host(void)
         for (int i = 0; i < 1000000 && !stopping; i++) host->host_report_metric("m", i);
     } else if (strcmp(act, "flood_stdout") == 0) {
         while (!stopping) write(1, "flood flood flood flood flood flood\n", 36);
+    } else if (strcmp(act, "flood_line_ends") == 0) {
+        static char ends[1 << 16];
+        memset(ends, '\n', sizeof ends);
+        while (!stopping) write(1, ends, sizeof ends);
     } else if (strcmp(act, "flood_wakes") == 0) {
         uint64_t one = 1;
         while (!stopping)

@@ -126,6 +126,32 @@ static int hog_shared(const struct aim *aim)
     }
     return 0;
 }
+/* A page of the stack, which grows downwards and counts against no limit, made as large as one likes. */
+static char *page_of_stack;
+__attribute__((constructor)) static void use_stack(void)
+{
+    volatile char used[1 << 20];
+    for (size_t at = sizeof used; at > 0; at -= 1024) used[at - 1] = 1;
+    page_of_stack = (char *)(((uintptr_t)used + 8192) & ~(uintptr_t)4095);
+}
+static int hog_by_stack(const struct aim *aim)
+{
+    (void)aim;
+    char *place = mremap(page_of_stack, 4096, 256 << 20, MREMAP_MAYMOVE);
+    if (place == MAP_FAILED) return errno;
+    memset(place, 1, 256 << 20);
+    return 0;
+}
+/* What is never written takes no memory, but a table of 4 KiB for each 2 MiB that is looked at. */
+static int hog_tables(const struct aim *aim)
+{
+    (void)aim;
+    size_t bytes = (size_t)96 << 30;
+    volatile char *place = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if ((void *)place == MAP_FAILED) return errno;
+    for (size_t at = 0; at < bytes; at += 2 << 20) (void)place[at];
+    return 0;
+}
 /* Wants all of a processor for three seconds. Answers 100 and the percentage that it got. */
 static int burn(const struct aim *aim)
 {
@@ -371,7 +397,7 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
     X(open_process) X(watch_performance) X(handle_faults) X(execute_at) X(join_namespace) X(steal_descriptor) \
     X(become_dumpable) X(write_own_memory) X(make_pair) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
     X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(write_unlinked) X(write_mapped) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
-    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(burn) X(clear_death_signal) X(leave_session)
+    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(hog_by_stack) X(hog_tables) X(burn) X(clear_death_signal) X(leave_session)
 
 static int attack(const char *name, const struct aim *aim)
 {

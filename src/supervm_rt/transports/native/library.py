@@ -25,7 +25,16 @@ DF_1_NODELETE = 0x8
 DF_1_PIE = 0x0800_0000
 GNU_UNIQUE = "STB_LOOS"
 """pyelftools' name for binding 10."""
-EXTENSION_ID = re.compile(rb"(?<![\w.-])((?:supervm|com\.[a-z0-9_-]+)(?:\.[a-z0-9_]+)+/[0-9]{1,9})\0")
+MOST_EXTENSIONS = 1_000
+LONGEST_EXTENSION_ID = 600
+"""Bytes: what the pattern allows, and some around it."""
+_PIECE = 256 << 10
+_REST = rb"(?:\.[a-z0-9_]{1,64}){1,7}/[0-9]{1,9})\0"
+_EXTENSION_IDS = (
+    # Each begins with the letters that are looked for, which is fast; what is before them is looked at afterwards.
+    re.compile(rb"(supervm(?<![\w.-]supervm)" + _REST),
+    re.compile(rb"(com\.(?<![\w.-]com\.)[a-z0-9_-]{1,64}" + _REST),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +142,18 @@ def _inspect(data: bytes, shares_process: bool) -> LibraryFacts:
         size=len(data),
         exports=frozenset(exports),
         needed=tuple(needed),
-        extensions=tuple(sorted({match.decode("ascii") for match in EXTENSION_ID.findall(data)})),
+        extensions=tuple(sorted(_extensions(data))),
     )
+
+
+def _extensions(data: bytes) -> set[str]:
+    """The extension ids in it. In pieces, between which others have their turn. Raises LoadError for more than there can be."""
+    found: set[str] = set()
+    for begin in range(0, len(data), _PIECE):
+        piece = data[max(begin - LONGEST_EXTENSION_ID, 0) : begin + _PIECE]
+        for pattern in _EXTENSION_IDS:
+            # What is before the first byte of a piece is not known: but what begins there lay whole in the piece before.
+            found.update(match[1].decode("ascii") for match in pattern.finditer(piece) if match.start() > 0 or begin == 0)
+        if len(found) > MOST_EXTENSIONS:
+            raise LoadError(f"the library holds more than {MOST_EXTENSIONS} extension ids", remedy="build it anew")
+    return found

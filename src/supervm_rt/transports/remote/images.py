@@ -35,6 +35,10 @@ DEEPEST = 128
 """Folders in one another."""
 MOST_HEADER_BYTES = 64 << 10
 """Of one header that precedes a file in a layer, a long name or attributes: it is taken into memory as a whole."""
+MOST_COMMAND_BYTES = 128 << 10
+"""Of command and environment, as much as the kernel takes for one word; each word costs 32 more."""
+MOST_ROOT_BYTES = 64 << 10
+"""Of the names in its root folder, each of which is granted by itself."""
 MOST_ATTRIBUTES = 64
 """That a layer has for all of its files."""
 _CHUNK = 1 << 20
@@ -64,6 +68,8 @@ class Image:
     environment: tuple[tuple[str, str], ...]
     folder: str
     """Its working folder."""
+    folder_is_there: bool
+    """In the image itself: it may lie in what is shown inside besides."""
     files: int
     """Files, folders and links that its layers hold."""
     size: int
@@ -195,6 +201,10 @@ class Layout:
 
         ``check`` is called between files and within large ones: what it raises ends the unpacking.
         """
+        command, environment, working_folder = self._command(), self._environment(), self._working_folder()
+        words = (*command, *(word for pair in environment for word in pair))
+        if sum(len(os.fsencode(word)) + 32 for word in words) > MOST_COMMAND_BYTES:
+            raise self._error(f"its command and environment are longer than {MOST_COMMAND_BYTES} bytes", "shorten them")
         contents, root = folder / "contents", folder / "root"
         contents.mkdir(parents=True)
         budget = _Budget(most_bytes, check)
@@ -202,6 +212,11 @@ class Layout:
         try:
             for descriptor in self._layers:
                 self._apply(descriptor, tree, contents, budget)
+            if sum(len(os.fsencode(name)) + 4 for name in tree.children or {}) > MOST_ROOT_BYTES:
+                raise self._error(
+                    f"the names in its root folder are longer than {MOST_ROOT_BYTES} bytes", "make a folder for them"
+                )
+            found = self._walk(tree, self._parts(working_folder), None)
             root.mkdir()
             root.chmod(0o755)
             _make(tree, root, check)
@@ -212,7 +227,8 @@ class Layout:
         finally:
             shutil.rmtree(contents, ignore_errors=True)
         used = {"files": MOST_ENTRIES - budget.entries, "size": most_bytes - budget.bytes}
-        return Image(root, self._command(), self._environment(), self._working_folder(), digest=self.sha256, **used)
+        there = found is not None and found.children is not None
+        return Image(root, command, environment, working_folder, there, digest=self.sha256, **used)
 
     def _apply(self, descriptor: dict[str, Any], tree: _Node, contents: Path, budget: _Budget) -> None:
         kind = descriptor.get("mediaType")
@@ -220,7 +236,7 @@ class Layout:
             raise self._error(f"a layer is {kind!a}", "make its layers tar or tar+gzip")
         path, digest = self._path(descriptor)
         with self._open(path) as file:
-            hashed = _Hashed(file)
+            hashed = _Hashed(file, budget.check)
             source = cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", hashed)) if kind in _GZIP else hashed)
             added: set[int] = set()
             try:
@@ -228,7 +244,7 @@ class Layout:
                     self._count(budget)
                     self._member(member, data, tree, contents, budget=budget, added=added)
                 while hashed.read(_CHUNK):
-                    budget.check()
+                    pass
             except _Above:
                 raise self._error("unpacked it is larger than it may be", "raise resources.storage in its manifest") from None
             except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
@@ -342,7 +358,7 @@ class Layout:
 
     def _strings(self, key: str) -> list[str]:
         found = self._config.get(key) or []
-        if not isinstance(found, list) or not all(isinstance(each, str) and "\0" not in each for each in found):
+        if not isinstance(found, list) or not all(_can_be_passed(each) for each in found):
             raise self._error(f"{key} is not a list of texts")
         return found
 
@@ -358,9 +374,20 @@ class Layout:
 
     def _working_folder(self) -> str:
         folder = self._config.get("WorkingDir") or "/"
-        if not isinstance(folder, str) or "\0" in folder:
+        if not _can_be_passed(folder) or len(folder) > LONGEST_PATH:
             raise self._error("WorkingDir is no path")
         return posixpath.normpath(posixpath.join("/", folder))
+
+
+def _can_be_passed(word: object) -> bool:
+    """Whether it is a text that a program can be given."""
+    if not isinstance(word, str) or "\0" in word:
+        return False
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError:  # half of a character
+        return False
+    return True
 
 
 _HOLES = "a file with holes, which can be larger than what was counted"
@@ -373,11 +400,13 @@ class _Above(Exception):
 class _Hashed:
     """Reads a file and hashes it by the way."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], check: Callable[[], None]) -> None:
         self._file = file
+        self._check = check
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
+        self._check()  # what is decompressed to nothing comes out of no other read
         data = self._file.read(size)
         self.digest.update(data)
         return data
@@ -412,9 +441,47 @@ class _Header(tarfile.TarInfo):
             raise ValueError(_HOLES)
         return header
 
-    def _proc_gnusparse_10(self, *_: object) -> None:
-        """Reads a map of any length."""
-        raise ValueError(_HOLES)
+    def _proc_pax(self, archive: Any) -> Any:
+        """Takes attributes as tarfile does, but in one pass: its own ways can take the square of their length.
+
+        Raises ValueError.
+        """
+        said = _attributes(archive.fileobj.read((self.size + 511) // 512 * 512)[: self.size])
+        if self.type == tarfile.XGLTYPE:
+            archive.pax_headers.update(said)
+            if len(archive.pax_headers) > MOST_ATTRIBUTES:
+                raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for all files")
+        try:
+            following: Any = self.fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None  # not taken for the end of the archive
+        attributes = archive.pax_headers | said
+        if any(name.startswith("GNU.sparse.") for name in attributes):
+            raise ValueError(_HOLES)
+        if self.type != tarfile.XGLTYPE:
+            following._apply_pax_info(attributes, archive.encoding, archive.errors)
+            following.offset = self.offset
+            if "size" in attributes:  # where the next header begins
+                contents = following.isreg() or following.type not in tarfile.SUPPORTED_TYPES
+                archive.offset = following.offset_data + (following._block(following.size) if contents else 0)
+        return following
+
+
+def _attributes(data: bytes) -> dict[str, str]:
+    """What records of attributes say: "LENGTH NAME=VALUE" and a line's end each. Raises ValueError."""
+    found: dict[str, str] = {}
+    at = 0
+    while data[at : at + 1] not in {b"", b"\0"}:
+        digits, blank, _ = data[at : at + 8].partition(b" ")
+        length = int(digits) if blank and digits.isdigit() else 0
+        name, equals, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
+        if not equals or data[at + length - 1 : at + length] != b"\n":
+            raise ValueError("attributes that are none")
+        found[name.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
+        if len(found) > MOST_ATTRIBUTES:
+            raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for a file")
+        at += length
+    return found
 
 
 def _members(source: IO[bytes], budget: _Budget) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:

@@ -39,7 +39,7 @@ from supervm_rt.transports.native.child.host import (
     user_for,
 )
 from supervm_rt.transports.native.child.launcher import ENTER_PATH, PROGRAM_PATH, SOCKET_PATH
-from supervm_rt.transports.native.child.output import Output
+from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
 from supervm_rt.transports.native.child.quotas import CPU_SECONDS, LOOK_SECONDS, Watch
 from supervm_rt.transports.native.child.seccomp import compile_program, read_profile
 from supervm_rt.transports.native.child.storage import INSIDE, Storage, prepare
@@ -63,6 +63,8 @@ RESERVED_BYTES = 128 << 20
 """What a runtime may reserve beyond the memory that is granted, and not use: Go takes 64 MiB at once."""
 MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
+_TOLD_SECONDS = 1.0
+"""How long it may take until bubblewrap has told the end of what the kernel shows no more."""
 _OWN_PROGRAMS = 1
 """seccomp programs around it."""
 _INFO, _WARNING = 2, 3
@@ -221,6 +223,7 @@ class Program:
             else:
                 places = [SOCKET_PATH, ENTER_PATH, *([] if self._storage is None else [INSIDE]), *map(str, shown)]
                 self._check_mounts(image, places)
+                self._check_folder(image, shown)
                 started, environment, folder = image.command, image.environment, image.folder
             # As the first process of its namespace: bubblewrap itself would be beside it, if it stayed there.
             options = ["--as-pid-1", "--chdir", folder]
@@ -264,7 +267,7 @@ class Program:
         if listener < 0:
             await self._wait_process(END_SECONDS)
             for output in self._outputs:
-                output.drain()
+                output.drain_all()
             last = next((line for output in reversed(self._outputs) if (line := output.last_line())), "")
             raise HostError(
                 f"{self._plugin}: the sandbox cannot be put up ({last or f'status {self._process.poll()}'})",
@@ -272,6 +275,8 @@ class Program:
             )
         self._connections = Connections(listener, SOCKET_PATH, socket_)
         missing = what_is_missing(runs, namespaces=True, programs=_OWN_PROGRAMS)
+        if missing:
+            await self._wait_process(_TOLD_SECONDS)
         if missing and self._process.poll() is None:
             raise HostError(
                 f"{self._plugin}: whether it is confined cannot be verified: {missing}",
@@ -296,6 +301,17 @@ class Program:
                         f"{self._plugin}: /{inside.relative_to(image.root)} is a link in its image, and {place} is shown there",
                         remedy="make it a folder in the image, or leave it out",
                     )
+
+    def _check_folder(self, image: Image, shown: Iterable[Path]) -> None:
+        """Raises LoadError where it cannot be started in its working folder."""
+        folder = Path(image.folder)
+        if image.folder_is_there or (self._storage is not None and image.folder == INSIDE):
+            return
+        if not any(folder.is_relative_to(path) for path in shown) or not folder.is_dir():
+            raise LoadError(
+                f"{self._plugin}: its WorkingDir {image.folder[:100]} is no folder in it",
+                remedy="make it in the image, or leave WorkingDir out",
+            )
 
     # ---- while it runs -------------------------------------------------------------------------------------------------------
 
@@ -328,15 +344,16 @@ class Program:
                 nursery.start_soon(self._connections.serve)
             if self._quotas is not None:
                 nursery.start_soon(self._watch_quotas, self._quotas, transport)
-            descriptor = os.pidfd_open(process.pid)
-            try:
-                await trio.lowlevel.wait_readable(descriptor)
-            finally:
-                os.close(descriptor)
-            process.wait()
+            if process.poll() is None:  # once it is reaped, its number may be another's
+                descriptor = os.pidfd_open(process.pid)
+                try:
+                    await trio.lowlevel.wait_readable(descriptor)
+                finally:
+                    os.close(descriptor)
+                process.wait()
             self._ended.set()
             for output in self._outputs:
-                output.drain()
+                output.drain_all()
                 self._say(output)
             transport.process_ended()
             nursery.cancel_scope.cancel()
@@ -346,6 +363,13 @@ class Program:
             await trio.lowlevel.wait_readable(output.descriptor)
             output.drain()
             self._say(output)
+            if output.flooded:
+                await trio.sleep(FLOOD_PAUSE)
+
+    @property
+    def dropped(self) -> int:
+        """Lines that it printed and that were dropped, before they counted as log lines."""
+        return sum(output.dropped for output in self._outputs)
 
     def _say(self, output: Output) -> None:
         assert self._transport is not None

@@ -399,7 +399,7 @@ class RemoteTransport:
             wakeups=0,
             copied_out=0,
             messages=messages,
-            dropped_messages=self._allowance.refused,
+            dropped_messages=self._allowance.refused + (self._program.dropped if self._program is not None else 0),
         )
 
     # ---- what its calls say, on the asyncio side -----------------------------------------------------------------------------

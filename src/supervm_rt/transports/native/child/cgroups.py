@@ -149,9 +149,14 @@ def find_bases(proc: Path = Path("/proc/self")) -> Bases | None:
     return found
 
 
+def _lines(path: Path) -> list[str]:
+    """Names in it may be any bytes but that of a line's end."""
+    return [os.fsdecode(line) for line in path.read_bytes().split(b"\n") if line]
+
+
 def _mounts(path: Path) -> Iterator[tuple[str, str, Path, frozenset[str]]]:
     """Type, root, mount point and options of each mounted hierarchy."""
-    for line in path.read_text().splitlines():
+    for line in _lines(path):
         before, _, after = line.partition(" - ")
         kind, _, rest = after.partition(" ")
         if kind in {"cgroup", "cgroup2"}:
@@ -162,7 +167,7 @@ def _mounts(path: Path) -> Iterator[tuple[str, str, Path, frozenset[str]]]:
 def _own_groups(path: Path) -> dict[str, str]:
     """The path of this process's group for each controller; "" stands for version 2."""
     own = {}
-    for line in path.read_text().splitlines():
+    for line in _lines(path):
         _, controllers, group = line.split(":", 2)
         own.update(dict.fromkeys(controllers.split(","), group))
     return own

@@ -143,8 +143,8 @@ def _try_machine() -> Machine:
 
 def _linker() -> str:
     """The dynamic linker of this very interpreter, as every program names it."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        path = line.rpartition(" ")[2]
+    for line in Path("/proc/self/maps").read_bytes().split(b"\n"):  # names are any bytes
+        path = os.fsdecode(line.rpartition(b" ")[2])
         if re.fullmatch(r"ld(-linux.*|-musl.*|-\d.*)?\.so(\.\d+)?", path.rpartition("/")[2]):
             return path
     raise HostError("this interpreter has no dynamic linker", remedy="use a dynamically linked Python")

@@ -7,13 +7,22 @@ import os
 from collections import deque
 
 from supervm_rt._abi import MESSAGE_LOG, Message, printable
+from supervm_rt.transports.allowance import Allowance
 
 MAX_LINE_BYTES = 4_096
 MAX_LINES = 1_024
 """Lines that wait to be taken; a further one is dropped and counted."""
 MAX_LAST_BYTES = 2_048
 """So much of the end of each stream is kept, to say why a process ended."""
-_READ_BYTES = 65_536
+BYTES_A_SECOND = 1 << 20
+BYTES_AT_ONCE = 4 << 20
+"""Of what is looked into; beyond, it is dropped unseen, and counted."""
+FLOOD_PAUSE = 0.01
+"""Seconds between two reads of a stream that is above this."""
+_LINE_BYTES = 256
+"""A line costs as much as so many bytes more."""
+_READ_BYTES = 4_096
+_PIPE_BYTES = 65_536
 
 
 class Output:
@@ -23,15 +32,24 @@ class Output:
         self.descriptor = descriptor
         self.ended = False
         self.dropped = 0
+        """Lines."""
+        self.flooded = False
+        """What was read last was beyond what is looked into: no need to read again at once."""
         self._prefix = f"{name}: "
         self._level = level
         self._rest = bytearray()
         self._skipping = False
         self._lines: deque[bytes] = deque()
         self._last = bytearray()
+        self._allowance = Allowance(rate=BYTES_A_SECOND, burst=BYTES_AT_ONCE)
+
+    def drain_all(self) -> None:
+        """Reads what a process left that has ended."""
+        for _ in range(_PIPE_BYTES // _READ_BYTES + 1):
+            self.drain()
 
     def drain(self) -> None:
-        """Reads what is there, one pipe's worth at most: a child that never stops printing gets no more of the host's time."""
+        """Reads some of what is there: a child that never stops printing gets no more of the host's time than others."""
         if self.ended:
             return
         try:
@@ -47,6 +65,12 @@ class Output:
             return
         self._last += data
         del self._last[:-MAX_LAST_BYTES]
+        ends = data.count(b"\n")
+        cost = len(data) + ends * _LINE_BYTES
+        self.flooded = self._allowance.take(cost) < cost
+        if self.flooded:
+            self._drop(data, ends)
+            return
         *lines, rest = data.split(b"\n")
         for line in lines:
             if self._skipping:
@@ -61,6 +85,13 @@ class Output:
             self._line(bytes(self._rest))
             self._rest.clear()
             self._skipping = True
+
+    def _drop(self, data: bytes, ends: int) -> None:
+        """Drops lines without a look at them; the last one's tail follows it."""
+        begun = not data.endswith(b"\n")
+        self.dropped += ends + begun - self._skipping
+        self._rest.clear()
+        self._skipping = begun
 
     def _line(self, line: bytes) -> None:
         line = line.rstrip(b"\r")[:MAX_LINE_BYTES]

@@ -15,6 +15,7 @@ import trio
 from supervm_rt.model.manifest import Resources
 from supervm_rt.transports.interface import Exhausted
 from supervm_rt.transports.native.child.cgroups import Group, Throttling
+from supervm_rt.transports.native.child.enforcing import OVERHEAD_BYTES
 from supervm_rt.transports.native.child.storage import INSIDE, Storage, Way, excess
 
 LOOK_SECONDS = 1.0
@@ -31,6 +32,7 @@ _MOST_ROOM = 64 << 20
 """Of storage, and bytes of it: with less than this it counts as full, since a larger write fails."""
 _MEMORY_ROOM = 1 / 16
 """Of what is granted: with less than this, a larger allocation fails."""
+_SIZES = re.compile(rb"^(RssAnon|RssShmem|VmSwap|VmPTE|VmData):\s+(\d+) kB$", re.MULTILINE)
 _THROTTLED_SHARE = 0.5
 """Of a second's periods: from here on a plugin wants more processor time than it has."""
 
@@ -47,7 +49,9 @@ class Watch:
     pauses: bool
     """Nothing but the host limits the processor time: the process is stopped while it is above its share."""
     used_memory: bool = False
-    """What counts is the memory that it uses, not what it has reserved: more of it is a breach."""
+    """What counts is the memory that it uses, not what it has reserved."""
+    shared: int = 0
+    """Bytes of memory that is the host's too."""
     paused: bool = False
     _was_paused: bool = False
     """Since it was last looked at."""
@@ -80,7 +84,7 @@ class Watch:
         if now < self._looked + LOOK_SECONDS:
             return [], ""
         self._looked = now
-        found, breach = self._used_memory() if self.used_memory else (self._memory(), "")
+        found, breach = self._memory()
         found += self._throttled()
         if self.storage is not None and self.storage.way is Way.IMAGE:
             found += self._full()
@@ -108,29 +112,25 @@ class Watch:
 
     # ---- memory --------------------------------------------------------------------------------------------------------------
 
-    def _memory(self) -> list[Exhausted]:
-        most = self.resources.memory
-        if most is None:
-            return []
-        with contextlib.suppress(OSError):
-            found = re.search(rb"^VmData:\s+(\d+) kB$", Path(f"/proc/{self.process}/status").read_bytes(), re.MULTILINE)
-            if found is not None and int(found[1]) * 1024 > most * (1 - _MEMORY_ROOM):
-                return [Exhausted("memory", f"its memory of {most} bytes is nearly used up: it gets no more")]
-        return []
-
-    def _used_memory(self) -> tuple[list[Exhausted], str]:
-        """The same for what is measured; and why it is too much."""
+    def _memory(self) -> tuple[list[Exhausted], str]:
+        """What is told of memory; and why it is too much. Where a group holds a library to it, the kernel sees to that alone."""
         most = self.resources.memory
         if most is None:
             return [], ""
+        sizes: dict[bytes, int] = {}
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{self.process}/status").read_bytes()  # its name is any bytes
-            found = re.findall(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", status, re.MULTILINE)
-            used = sum(map(int, found)) * 1024
-            if used > most:
-                return [], f"it uses {used} bytes of memory of the {most} that it may"
-            if used > most * (1 - _MEMORY_ROOM):
-                return [Exhausted("memory", f"its memory of {most} bytes is nearly used up: with more it is ended")], ""
+            sizes = {name: int(size) * 1024 for name, size in _SIZES.findall(status)}
+        # The tables of what is only read count for no limit, and can take any size too. Rings are mapped twice.
+        used = sum(sizes.get(name, 0) for name in (b"RssAnon", b"VmSwap", b"VmPTE"))
+        used += max(sizes.get(b"RssShmem", 0) - 2 * self.shared, 0)
+        grouped = self.group is not None and "memory" in self.group.enforces
+        room = 0 if self.used_memory else OVERHEAD_BYTES + most // 256
+        if used > most + room and (self.used_memory or not grouped):
+            return [], f"it uses {used} bytes of memory of the {most} that it may"
+        if (used if self.used_memory else sizes.get(b"VmData", 0)) > most * (1 - _MEMORY_ROOM):
+            then = "with more it is ended" if self.used_memory else "it gets no more"
+            return [Exhausted("memory", f"its memory of {most} bytes is nearly used up: {then}")], ""
         return [], ""
 
     # ---- processor time ------------------------------------------------------------------------------------------------------

@@ -130,20 +130,27 @@ def read_profile(name: str, *, plugin_folder: Path) -> Profile:
         raise ConfigurationError(f"there is no seccomp profile {name!a}", remedy=remedy)
     try:
         resolved = path.resolve(strict=True)
-        with resolved.open("rb") as file:
+        if resolved.is_relative_to(plugin_folder.resolve()):
+            raise ConfigurationError(f"the seccomp profile {name} lies in the plugin's own folder", remedy=remedy)
+        _check_file(resolved.stat())  # to open a device can be an act, and to open a FIFO can last for ever
+        with os.fdopen(os.open(resolved, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
             status = os.fstat(file.fileno())
+            _check_file(status)
+            if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ConfigurationError(
+                    f"others can write the seccomp profile {name}", remedy="give it to root or to yourself, and chmod go-w it"
+                )
             text = file.read(MAX_PROFILE_BYTES + 1).decode()
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"the seccomp profile {name} cannot be read ({error})", remedy=remedy) from None
-    if resolved.is_relative_to(plugin_folder.resolve()):
-        raise ConfigurationError(f"the seccomp profile {name} lies in the plugin's own folder", remedy=remedy)
-    if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigurationError(
-            f"others can write the seccomp profile {name}", remedy="give it to root or to yourself, and chmod go-w it"
-        )
     if len(text) > MAX_PROFILE_BYTES:
         raise ConfigurationError(f"the seccomp profile {name} is longer than {MAX_PROFILE_BYTES} bytes", remedy=remedy)
     return parse_profile(text, source=name)
+
+
+def _check_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")
 
 
 @cache

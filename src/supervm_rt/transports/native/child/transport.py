@@ -25,7 +25,7 @@ from supervm_rt.transports.native.child.control import Kind, Limits, Reply
 from supervm_rt.transports.native.child.ending import describe, why_not_loaded
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
-from supervm_rt.transports.native.child.output import Output
+from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
 from supervm_rt.transports.native.child.quotas import Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
@@ -47,6 +47,8 @@ EMPTY_WAKE_PAUSE = 0.01
 """Seconds between two looks, once the child woke the host so often for nothing."""
 END_SECONDS = 5.0
 """How long the kernel may take to end a killed process."""
+_TOLD_SECONDS = 1.0
+"""How long it may take until bubblewrap has told the end of its program."""
 _GRANTS = {Capability.BLOCK_STREAM: 2, Capability.SUBMIT_TX: 4}
 _INFO, _WARNING = 2, 3
 
@@ -152,7 +154,7 @@ class ChildTransport(NativeLife):
         self._start(here)
         self._inbox.owe(Kind.ENTERED, Kind.LOADED, Kind.FAILED)
         said = (await self._answer(self._deadlines.load, "loading", Kind.LOADED)).text
-        self._verify()
+        await self._verify()
         self._next = "grant"
         return said
 
@@ -231,7 +233,7 @@ class ChildTransport(NativeLife):
         if self._network is not None:
             self._network.close()
 
-    def _verify(self) -> None:
+    async def _verify(self) -> None:
         """Asks the kernel whether the plugin is confined as the runner says. Raises LoadError, HostError, and ends it."""
         missing = what_is_missing(self._runner, namespaces=not self._process.degraded)
         if not missing:
@@ -246,9 +248,11 @@ class ChildTransport(NativeLife):
                     self._group,
                     self._storage,
                     pauses=self.confinement.quotas.get("cpu") == "polling",
+                    shared=self._ring_bytes + SIDE_RING_BYTES,
                 )
             return
-        ended = self._has_ended()
+        # What the kernel shows no more has ended, which bubblewrap may still have to tell.
+        ended = await self._wait_ended(_TOLD_SECONDS) if missing.startswith("/proc") else self._has_ended()
         self._kill()
         if ended:
             return  # the next call says how it ended
@@ -299,7 +303,10 @@ class ChildTransport(NativeLife):
                     self._doom(f"it broke its control channel: {fault}")
                 if not await self._hear():
                     raise await self._how_it_ended()
-        raise CallOverdue(f"{self._name}: {what} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
+        raise self._overdue(what, seconds)
+
+    def _overdue(self, what: str, seconds: float) -> CallOverdue:
+        return CallOverdue(f"{self._name}: {what} did not return within {seconds:g} s", remedy="the plugin hangs; ask its author")
 
     async def _hear(self) -> bool:
         """Waits for bytes on the control channel. False: it has ended."""
@@ -309,6 +316,8 @@ class ChildTransport(NativeLife):
             try:
                 data, sender = receive_with_sender(self._process.control, 65_536)
             except BlockingIOError:
+                if self._flooded:
+                    await trio.sleep(FLOOD_PAUSE)
                 await trio.lowlevel.wait_readable(self._answers.fileno())
                 continue
             except OSError:
@@ -341,11 +350,16 @@ class ChildTransport(NativeLife):
     async def init(self) -> None:
         """plugin_init."""
         self._take("init")
-        await self._send(self._pending)
+        begun, limit = trio.current_time(), self._deadlines.init
+        with trio.move_on_after(limit) as sending:
+            await self._send(self._pending)
+        if sending.cancelled_caught:
+            raise self._overdue("plugin_init", limit)
         self._inbox.owe(Kind.INITIALISED)
         self._asked_init = True
         self._ask(control.message(Kind.INIT))
-        self._check("plugin_init", (await self._answer(self._deadlines.init, "plugin_init", Kind.INITIALISED)).value)
+        spent = trio.current_time() - begun
+        self._check("plugin_init", (await self._answer(limit, "plugin_init", Kind.INITIALISED, spent=spent)).value)
         self._next = "start"
 
     async def start(self) -> None:
@@ -383,7 +397,7 @@ class ChildTransport(NativeLife):
             if ended or self._hung_up():
                 raise await self._how_it_ended()
             self._empty_wakes += 1
-            if self._empty_wakes > MOST_EMPTY_WAKES:
+            if self._empty_wakes > MOST_EMPTY_WAKES or self._flooded:
                 await trio.sleep(EMPTY_WAKE_PAUSE)
             if not ends.prepare_wait():
                 await trio.lowlevel.checkpoint()  # there may be nothing at all: the child's words are claims
@@ -460,9 +474,17 @@ class ChildTransport(NativeLife):
             lossy += output.take()
         return [*lossy[: self._allowance.take(len(lossy))], *transactions]
 
+    @property
+    def _flooded(self) -> bool:
+        return any(output.flooded for output in self._outputs)
+
     def _drain(self) -> None:
+        ended = self._has_ended()
         for output in self._outputs:
-            output.drain()
+            if ended:
+                output.drain_all()
+            else:
+                output.drain()
             if output.ended:
                 for poll in (self._sources, self._answers):
                     with contextlib.suppress(OSError, ValueError):
@@ -498,7 +520,7 @@ class ChildTransport(NativeLife):
         child = self._process
         with trio.CancelScope(shield=True):
             # The runner closed its channel; the process itself follows, unless its plugin closed it.
-            if not await self._wait_ended(1.0):
+            if not await self._wait_ended(_TOLD_SECONDS):
                 self._doom("it closed its control channel")
                 await self._wait_ended(END_SECONDS)
         self._drain()

@@ -11,7 +11,9 @@ import stat
 from pathlib import Path
 
 _PIDFD_GETFD = 438
-_MAPPED = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +.* \(deleted\)$", re.MULTILINE)
+_MAPPED = re.compile(rb"\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) ")
+_MOST_MAPS = 8 << 20
+"""Bytes of its list of mappings that are looked at: their names are the process's own choice."""
 
 
 def unnamed_bytes(process: int, pidfd: int, folder: Path) -> int:
@@ -25,7 +27,8 @@ def unnamed_bytes(process: int, pidfd: int, folder: Path) -> int:
     try:
         # Not /proc/PID/fd: that belongs to root where the process is not dumpable. This one asks for the right to trace.
         numbers = [int(name) for name in os.listdir(f"/proc/{process}/fdinfo")]  # noqa: PTH208 - names are all that is needed
-        mapped = Path(f"/proc/{process}/maps").read_bytes()  # names hold any byte but that of a line's end
+        with Path(f"/proc/{process}/maps").open("rb") as file:
+            mapped = file.read(_MOST_MAPS + 1)  # names hold any byte but that of a line's end
     except OSError:  # it has ended, or the kernel does not let it be looked at
         return 0
     for number in numbers:
@@ -33,7 +36,12 @@ def unnamed_bytes(process: int, pidfd: int, folder: Path) -> int:
             status = _status_of(pidfd, number)
             if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and status.st_dev == device:
                 sizes[status.st_ino] = max(status.st_blocks * 512, status.st_size)
-    for major, minor, inode in _MAPPED.findall(mapped):
+    if len(mapped) > _MOST_MAPS:
+        raise OSError(errno.EFBIG, "more mappings than can be looked at")
+    for line in mapped.split(b"\n"):
+        if not line.endswith(b" (deleted)") or (found := _MAPPED.match(line)) is None:
+            continue
+        major, minor, inode = found.groups()
         if os.makedev(int(major, 16), int(minor, 16)) == device and int(inode) not in sizes:
             raise OSError(errno.EFBIG, "a file without a name that is only mapped")
     return sum(sizes.values())

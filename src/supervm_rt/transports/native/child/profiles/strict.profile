@@ -30,12 +30,12 @@ select
 pselect6
 eventfd2
 
-# Never PROT_EXEC. Never shared memory and never what grows downwards: neither counts against the limit of memory.
+# Never PROT_EXEC. Never shared memory and never what grows downwards: neither counts against the limit of memory, and no mremap,
+# which makes a page of the stack, that grows downwards, as large as one likes. A C library copies where it is refused.
 brk
 mmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE|MAP_GROWSDOWN == MAP_PRIVATE
 mprotect a2 & PROT_EXEC|PROT_GROWSDOWN|PROT_GROWSUP == 0
 munmap
-mremap
 # Not MADV_REMOVE, which would take pages out of the ring.
 madvise a2 == MADV_NORMAL
 madvise a2 == MADV_RANDOM
