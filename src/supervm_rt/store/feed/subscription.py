@@ -37,8 +37,8 @@ class Subscription(Pages):
     followed. Raises CursorTooOld, also for a consumer that was slower than the store's retention; CursorUnknown; NotInStore;
     ConfigurationError for a filter that does not fit the chain; StoreError.
 
-    It needs no closing: between two events it holds nothing but the rest of a page, at most 256 events (and of blocks, where they
-    were asked for, 4 MiB and one block).
+    It needs no closing: between two events it holds nothing but a page, at most 256 events (and of blocks, where they were asked
+    for, as many as take 4 MiB of memory, and one more).
     """
 
     def __init__(self, feed: Feed, reader: FeedReader, *, follow: bool, given: str | None) -> None:
@@ -130,7 +130,7 @@ class Subscription(Pages):
 
     def _turn_page(self) -> None:
         if self._page:
-            self._before = self._page[-1]
+            self._before = self._page[-1].bare()
             self._told += len(self._page)
             self._page, self._next = [], 0
 
