@@ -229,6 +229,28 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
         run(test)
 
 
+def test_a_consumer_that_never_waits_is_told_of_commits_too(path: Path) -> None:
+    """In a node's process nothing is read ahead for nobody: it reads by itself."""
+    with Store.open(path) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(3))
+
+        async def test() -> None:
+            feed = Feed.at(path, told=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.run)
+                polling = feed.subscribe(CHAIN)
+                assert [event.block.hash for event in await polling.batch(wait=False)] == [b"b0", b"b1", b"b2"]
+                for height in range(3, 9):
+                    assert await polling.batch(wait=False) == []
+                    await trio.to_thread.run_sync(mirror.apply, PLUGIN, chain_of(height + 1)[height:])
+                    feed.ring(1)
+                    assert [event.block.height for event in await polling.batch(wait=False)] == [height]
+                nursery.cancel_scope.cancel()
+
+        run(test)
+
+
 @pytest.mark.parametrize("first", ["new", "old"])
 def test_consumers_that_share_a_page_keep_their_own_cursors(path: Path, first: str) -> None:
     """What both are told of another chain's commit is nothing: neither is moved to where the other one began."""

@@ -114,7 +114,7 @@ class Subscription(Pages):
                 token = feed.rings
                 if feed.ended and feed.over():
                     return False
-                exhausted = self._newest()
+                exhausted = self._newest(wait=wait)
                 if exhausted is None:
                     page = await feed.read(self._reader)
                     self._page, exhausted = page.events, page.exhausted
@@ -134,11 +134,13 @@ class Subscription(Pages):
             self._told += len(self._page)
             self._page, self._next = [], 0
 
-    def _newest(self) -> bool | None:
+    def _newest(self, *, wait: bool) -> bool | None:
         """Takes one page of what is read once for all. Whether there is nothing more; None: the store has to be read."""
         reader, tail = self._reader, self._feed.tail
         if not (self._shares and tail.base <= reader.seen <= tail.head and reader.follows_log):
             return None
         if reader.seen < tail.head:
             self._page = reader.take(tail)
+        elif not wait and self._feed.head > tail.head:
+            return None  # it is read once for all when somebody waits, and this one does not
         return reader.seen == tail.head
