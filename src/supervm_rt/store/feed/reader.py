@@ -110,7 +110,16 @@ class FeedReader:
     @property
     def cursor(self) -> str:
         """The place behind all that was read, told or not."""
-        return self._sealer.seal(self._cursor if self._last is None else self._last.place())
+        return self.seal(self.stands)
+
+    @property
+    def stands(self) -> Cursor | FeedEvent:
+        """The same, to be sealed when it is asked for."""
+        return self._cursor if self._last is None else self._last
+
+    def seal(self, place: Cursor | FeedEvent) -> str:
+        """The cursor of a place where it stood."""
+        return self._sealer.seal(place.place() if isinstance(place, FeedEvent) else place)
 
     @property
     def started(self) -> bool:
