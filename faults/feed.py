@@ -35,6 +35,15 @@ FAULTS: tuple[Fault, ...] = (
         caught_by=_MACHINE,
     ),
     Fault(
+        name="feed-consumers-exchange-their-cursors",
+        meaning="a consumer that takes nothing of a shared page is moved to where the one that made it began",
+        file=_READER,
+        old="            if last is not None:  # else nothing was passed, and each stays where it stands\n"
+        "                self._last, self.position = last, position\n",
+        new="            self._last, self.position = last, position\n",
+        caught_by=_MACHINE,
+    ),
+    Fault(
         name="feed-cursor-without-its-chains-places",
         meaning="a cursor of several chains goes on from the beginning of those that began late",
         file="src/supervm_rt/chain/cursor.py",

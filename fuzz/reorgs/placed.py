@@ -31,7 +31,7 @@ import supervm_rt
 from fuzz.reorgs.choices import Choices
 from fuzz.reorgs.expected import Expected
 from fuzz.reorgs.feed import OpaqueFeed, Said
-from fuzz.reorgs.situations import SITUATIONS
+from fuzz.reorgs.situations import FOLLOWER_SITUATIONS, SITUATIONS
 from fuzz.reorgs.telling import VERSION, WEIGHT_BYTES, Statement, statement, teller, time_of, write_plugin, write_story
 from fuzz.reorgs.world import Chain, Divergence, World, same
 from supervm_rt import EventKind, HostEvent, PluginConfig, PolicyLevel, RestartPolicy, Runtime, RuntimeConfig, Store, sdk
@@ -49,7 +49,13 @@ MOST_FRAMES = 4
 """Frames taken at once, so that there are many commits between which the host can leave."""
 SECONDS = 100.0
 POLL = 0.0005
-LEFT_OUT = {"holes", "malformed blocks", "consumers that went on where events were deleted", "consumers that came too late"}
+LEFT_OUT = {
+    "holes",
+    "malformed blocks",
+    "consumers that went on where events were deleted",
+    "consumers that came too late",
+    *FOLLOWER_SITUATIONS,
+}
 PLACED_SITUATIONS = (*(name for name in SITUATIONS if name not in LEFT_OUT), "hosts that left in the middle")
 """What a campaign has to meet."""
 NO_REJECTION = {"accepted", "orphan", "duplicate"}

@@ -28,6 +28,10 @@ BLOCK_SITUATIONS = {
     "bad-txnmrklroot": "twins with a wrong Merkle root",
     "duplicate-txs": "twins that repeat transactions",
 }
+FOLLOWER_SITUATIONS = tuple(
+    f"followers that {what}"
+    for what in ("came", "went", "read", "turned to lagging or back", "went on from a cursor", "were told all")
+)
 SITUATIONS = (
     *BLOCK_SITUATIONS.values(),
     "orphans connected",
@@ -53,6 +57,7 @@ SITUATIONS = (
     "digests compared",
     "consumers that went on where events were deleted",
     "consumers that came too late",
+    *FOLLOWER_SITUATIONS,
     *(f"worlds with a chain of mode {mode}" for mode in ForkMode),
 )
 

@@ -1,6 +1,6 @@
 """Invariant: whatever plugins say, in whatever batches, across any closing and reopening, a store holds what the plain model
 holds: the same verdicts, canonical chain, event log, states, positions and digest, for each of its chains; and consumers that
-come, lag, crash and go on are told exactly that log.
+come, lag, crash and go on are told exactly that log, whether they read by themselves or follow one feed that commits wake.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from fuzz.reorgs.choices import Choices
 from fuzz.reorgs.expected import Expected
 from fuzz.reorgs.feed import REGTEST, WORK, BitcoinFeed, OpaqueFeed, Said, genesis
+from fuzz.reorgs.followers import Followers
 from fuzz.reorgs.situations import Situations
 from fuzz.reorgs.subscribers import Consumers
 from supervm_rt.chain.tracker import MAX_WEIGHT
@@ -70,6 +71,7 @@ class World:
             self.situations.counts[f"worlds with a chain of mode {mode}"] += 1
         self._opened = 0
         self._consumers = Consumers()
+        self._followers = Followers()
         self._store = self._open()
 
     def _make_chains(self, choices: Choices) -> list[Chain]:
@@ -77,6 +79,7 @@ class World:
 
     def close(self) -> None:
         """Removes the store."""
+        self._followers.close()
         self._store.close()
         shutil.rmtree(self._folder)
 
@@ -161,6 +164,7 @@ class World:
                 self.situations.counts[how] += 1
             chain.pending.clear()
             chain.lines.append({"restart": True})
+        self._followers.close_feed(self._expected())
         if how == "crashes":
             self._crash()
         else:
@@ -169,10 +173,15 @@ class World:
         for chain in self.chains:
             self._compare_chain(chain)
         self._consumers.reopened(self._store)
+        self._followers.open_feed(self._path)
 
     def consume(self, choices: Choices) -> None:
-        """A consumer comes, goes, or reads some events."""
-        self._consumers.step(self._store, self._expected(), choices)
+        """A consumer comes, goes, or reads some events: one that reads by itself, or one of those that follow the feed."""
+        if choices.number(2):
+            what = self._followers.step(self._path, self._expected(), choices)
+            self.situations.counts[f"followers that {what}"] += 1
+        else:
+            self._consumers.step(self._store, self._expected(), choices)
 
     def _expected(self) -> dict[str, Expected]:
         return {chain.name: chain.expected for chain in self.chains}
@@ -196,6 +205,7 @@ class World:
             same(chain, "digest", digest(self._store, chain.name).hex, chain.expected.digest())
             self.situations.counts["digests compared"] += 1
         self._consumers.compare(self._store, self._expected())
+        self.situations.counts["followers that were told all"] += self._followers.compare(self._expected())
         self._delete_old(choices)
 
     def _delete_old(self, choices: Choices) -> None:
@@ -237,6 +247,7 @@ class World:
         answers = self._tell_model(chain, pending)
         assert chain.mirror is not None
         applied = chain.mirror.apply(chain.plugin, [said.input for said in pending])
+        self._followers.committed(sum(len(one.events) for one in applied))
         for one, answer in zip(applied, answers, strict=True):
             self._compare_answer(chain, one, answer)
         same(chain, "tip", chain.mirror.tip, chain.expected.tip())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from supervm_rt.errors import (
 from supervm_rt.model.chain import Step
 from supervm_rt.store import Store
 from supervm_rt.store.feed import Feed, Kept, Last, Retention, Subscription, bell, open_feed
-from supervm_rt.store.feed.reader import PAGE_EVENTS
+from supervm_rt.store.feed.reader import PAGE_EVENTS, FeedReader, Page
 from supervm_rt.store.feed.tail import TAIL_EVENTS
 from tests.cli.support import BLOCKFILES, SAMPLE_BLOCKS
 from tests.feed.support import Rebuilt, busy_inputs, log_of, told
@@ -229,6 +230,28 @@ def test_a_consumer_that_does_not_come_back_holds_one_page(path: Path) -> None:
         run(test)
 
 
+def test_a_consumer_that_never_waits_is_told_of_commits_too(path: Path) -> None:
+    """In a node's process nothing is read ahead for nobody: it reads by itself."""
+    with Store.open(path) as store:
+        mirror = dev_mirror(store)
+        mirror.apply(PLUGIN, chain_of(3))
+
+        async def test() -> None:
+            feed = Feed.at(path, told=True)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(feed.run)
+                polling = feed.subscribe(CHAIN)
+                assert [event.block.hash for event in await polling.batch(wait=False)] == [b"b0", b"b1", b"b2"]
+                for height in range(3, 9):
+                    assert await polling.batch(wait=False) == []
+                    await trio.to_thread.run_sync(mirror.apply, PLUGIN, chain_of(height + 1)[height:])
+                    feed.ring(1)
+                    assert [event.block.height for event in await polling.batch(wait=False)] == [height]
+                nursery.cancel_scope.cancel()
+
+        run(test)
+
+
 @pytest.mark.parametrize("first", ["new", "old"])
 def test_consumers_that_share_a_page_keep_their_own_cursors(path: Path, first: str) -> None:
     """What both are told of another chain's commit is nothing: neither is moved to where the other one began."""
@@ -252,6 +275,42 @@ def test_consumers_that_share_a_page_keep_their_own_cursors(path: Path, first: s
                 nursery.cancel_scope.cancel()
 
         run(test)
+
+
+def test_while_a_page_is_read_the_cursor_is_behind_what_was_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another task, which keeps it now and then: what is read at that moment was not given yet."""
+    read, go_on = threading.Event(), threading.Event()
+    real = FeedReader.read
+
+    def slow(reader: FeedReader, store: Store) -> Page:
+        page = real(reader, store)
+        read.set()
+        assert go_on.wait(60)
+        return page
+
+    fill(path, chain_of(4))
+
+    async def test() -> None:
+        async with open_feed(path) as feed, trio.open_nursery() as nursery:
+            for start, given in (("beginning", []), ("cursor", [b"b0", b"b1"])):
+                cursor = None
+                if start == "cursor":
+                    first = feed.subscribe(CHAIN, raw=True)
+                    assert await take(first, 2) == given
+                    cursor = first.cursor
+                subscription = feed.subscribe(CHAIN, raw=True, cursor=cursor)
+                with monkeypatch.context() as patch:
+                    patch.setattr(FeedReader, "read", slow)
+                    nursery.start_soon(take, subscription, 1)
+                    await trio.to_thread.run_sync(read.wait, 60)
+                    kept = subscription.cursor
+                    go_on.set()
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                assert kept == cursor
+                read.clear()
+                go_on.clear()
+
+    run(test)
 
 
 def test_the_last_events(path: Path) -> None:

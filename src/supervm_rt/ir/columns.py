@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 import re
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -289,11 +290,14 @@ Column = IntegerColumn | FixedColumn | ListColumn | BinaryColumn
 def _decode_offsets(data: bytes, base: int, rows: int) -> Sequence[int]:
     if (rows + 1) * 4 > len(data) - base:
         raise ColumnsError("ends inside a column")
-    offsets = struct.unpack_from(f"<{rows + 1}I", data, base)
+    values = list(struct.unpack_from(f"<{rows + 1}I", data, base))
     # Sorting what is sorted takes one pass in C; a loop in Python would be the slowest part of decoding.
-    if offsets[0] != 0 or sorted(offsets) != list(offsets):
+    if values[0] != 0 or sorted(values) != values:
         raise ColumnsError("offsets that do not begin at 0 or fall")
-    return offsets
+    if sys.byteorder != "little":
+        return values
+    # As they lie there: as numbers of Python's they would take ten times the memory, for as long as the block is held.
+    return memoryview(data)[base : base + 4 * (rows + 1)].cast("I")
 
 
 class Columns:

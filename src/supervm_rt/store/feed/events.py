@@ -156,6 +156,10 @@ class FeedEvent:
         )
         return Cursor(self._row[0] or self._context.position, places, self.step, self._index, self.block)
 
+    def bare(self) -> FeedEvent:
+        """The same without its block, to keep for its cursor."""
+        return FeedEvent(self._context, self._index, self._row, self._finals)
+
     @property
     def index(self) -> int:
         """Which of the subscription's chains, in the order of its cursor."""

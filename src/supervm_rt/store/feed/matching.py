@@ -41,10 +41,10 @@ class Matcher:
         self._scripts = frozenset(scripts)
         self._ids = frozenset(wanted.ids)
         self._spends = Spends(scripts)
-        self._cache: dict[int, BlockIR] = {}
 
-    def match(self, reader: ChainReader, ir: bytes, block: BlockIR) -> tuple[TransactionIR, ...]:
-        """``ir``: the block's encoded form, in which each script and id stands as it is."""
+    def match(self, reader: ChainReader, ir: bytes, block: BlockIR, cache: dict[int, BlockIR]) -> tuple[TransactionIR, ...]:
+        """``ir``: the block's encoded form, in which each script and id stands as it is. ``cache``: as of ``ChainReader.output``;
+        for one page, since a consumer that does not come back must not hold blocks by it."""
         try:
             pays = any(script in ir for script in self._scripts)
             named = any(id_ in ir for id_ in self._ids)
@@ -55,19 +55,19 @@ class Matcher:
                 for transaction in block.transactions
                 if (named and transaction.id in self._ids)
                 or (pays and any(output.script in self._scripts for output in transaction.outputs))
-                or (self._scripts and self._spent(reader, transaction))
+                or (self._scripts and self._spent(reader, transaction, cache))
             )
         except ValueError as error:
             raise StoreCorrupt(
                 f"the block {block.hash.hex()} of the chain {reader.name} cannot be decoded ({error})", remedy=RESTORE
             ) from error
 
-    def _spent(self, reader: ChainReader, transaction: TransactionIR) -> bool:
+    def _spent(self, reader: ChainReader, transaction: TransactionIR, cache: dict[int, BlockIR]) -> bool:
         if transaction.coinbase:
             return False
         for input_ in transaction.inputs:
             if self._spends.possible(input_):
-                output = reader.output(input_.previous_id, input_.previous_index, self._cache)
+                output = reader.output(input_.previous_id, input_.previous_index, cache)
                 if output is not None and output.script in self._scripts:
                     return True
         return False

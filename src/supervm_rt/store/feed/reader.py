@@ -25,6 +25,7 @@ from supervm_rt.chain.cursor import ChainPlace, Cursor, Sealer
 from supervm_rt.errors import CursorOfAnotherChain, CursorTooOld, CursorUnknown, StoreCorrupt
 from supervm_rt.ir.decode import decode_block
 from supervm_rt.model.chain import BlockRef
+from supervm_rt.model.ir import BlockIR
 from supervm_rt.store.database import Store
 from supervm_rt.store.faults import RESTORE, decoding
 from supervm_rt.store.feed.events import CODE_OF, NOW, Body, Context, FeedEvent, Finals, Last, RawRow, Request
@@ -44,15 +45,16 @@ from supervm_rt.store.feed.log import (
     way_down,
 )
 from supervm_rt.store.feed.matching import Matcher
+from supervm_rt.store.feed.memory import memory_of
 from supervm_rt.store.feed.tail import Group, Tail
 from supervm_rt.store.queries import ChainReader, check_body
 from supervm_rt.store.schema import StateCode
 
 PAGE_EVENTS: Final = 256
 PAGE_BYTES: Final = 4 << 20
-"""A page of blocks ends with the block that passes this."""
+"""A page of blocks ends with the block with which they take more memory than this."""
 EXAMINED_BYTES: Final = 16 << 20
-"""And where a filter drops them, with the block that passes this."""
+"""And where a filter drops them, with the block with which so many bytes were read."""
 
 
 class Page(NamedTuple):
@@ -108,7 +110,16 @@ class FeedReader:
     @property
     def cursor(self) -> str:
         """The place behind all that was read, told or not."""
-        return self._sealer.seal(self._cursor if self._last is None else self._last.place())
+        return self.seal(self.stands)
+
+    @property
+    def stands(self) -> Cursor | FeedEvent:
+        """The same, to be sealed when it is asked for."""
+        return self._cursor if self._last is None else self._last
+
+    def seal(self, place: Cursor | FeedEvent) -> str:
+        """The cursor of a place where it stood."""
+        return self._sealer.seal(place.place() if isinstance(place, FeedEvent) else place)
 
     @property
     def started(self) -> bool:
@@ -198,19 +209,25 @@ class FeedReader:
             self.seen = head if exhausted else self.position
             return Page(events, exhausted, head)
         events = []
-        told = examined = 0
+        cache: dict[int, BlockIR] = {}
+        held = examined = 0
         for number, row in enumerate(rows, start=1):
-            event = self._pass(row, events)
-            if event is None or not self.request.bodies:
+            event = self._pass(row)
+            if event is None:
                 continue
-            size, matched = self._fill(store, connection, event, row)
-            examined += size
-            if matched:
-                told += size
+            if self.request.bodies:
+                body, size = self._body(store, connection, event.index, row, cache)
+                examined += size
+                if body is not None:
+                    # The place that is kept (``_last``) is without the block.
+                    event = event.bare()
+                    event.body = body
+                    held += memory_of(body)
+                    events.append(event)
+                if (held > PAGE_BYTES or examined > EXAMINED_BYTES) and number < len(rows):
+                    return Page(events, exhausted=False, head=head)
             else:
-                events.pop()
-            if (told > PAGE_BYTES or examined > EXAMINED_BYTES) and number < len(rows):
-                return Page(events, exhausted=False, head=head)
+                events.append(event)
         exhausted = len(rows) < limit and self.follows_log
         self.seen = head if exhausted else self.position
         return Page(events, exhausted, head)
@@ -236,8 +253,8 @@ class FeedReader:
         self._last = FeedEvent(context, index, last, finals)
         return events
 
-    def _pass(self, row: RawRow, events: list[FeedEvent]) -> FeedEvent | None:
-        """Moves behind a row, and tells it where it was asked for."""
+    def _pass(self, row: RawRow) -> FeedEvent | None:
+        """Moves behind a row. None: its event was not asked for."""
         index = self._index[row[1]]
         if row[2] == FINAL:
             finals = list(self._finals)
@@ -254,7 +271,6 @@ class FeedReader:
         self._last = event
         if row[2] not in self._steps or row[5] < self._context.places[index].floor:
             return None
-        events.append(event)
         return event
 
     # ---- the log -------------------------------------------------------------------------------------------------------------
@@ -272,10 +288,11 @@ class FeedReader:
         merged = heapq.merge(*streams, key=operator.itemgetter(0))
         return [row for row, _ in zip(merged, range(limit), strict=False)]
 
-    def _fill(self, store: Store, connection: sqlite3.Connection, event: FeedEvent, row: RawRow) -> tuple[int, bool]:
-        """Adds what was asked for of the block. How many bytes were read, and whether the filter lets it through."""
-        request, hash_ = self.request, row[4]
-        event.body = body = Body()
+    def _body(
+        self, store: Store, connection: sqlite3.Connection, index: int, row: RawRow, cache: dict[int, BlockIR]
+    ) -> tuple[Body | None, int]:
+        """What was asked for of a block, or None where the filter does not let it through; and how many bytes were read."""
+        request, hash_, body = self.request, row[4], Body()
         size = 0
         if request.ir or self._matchers:
             found = connection.execute("SELECT ir_checksum, ir FROM bodies WHERE block = ?", (row[3],)).fetchone()
@@ -288,17 +305,17 @@ class FeedReader:
                 raise StoreCorrupt(f"the store {store.path} is damaged: {what}", remedy=RESTORE) from error
             if self._matchers:
                 # By this page's handle: the next page may have another.
-                chain = ChainReader(store, self._ids[event.index], event.chain)
-                body.transactions = self._matchers[event.index].match(chain, ir, block)
+                chain = ChainReader(store, self._ids[index], self._context.places[index].chain)
+                body.transactions = self._matchers[index].match(chain, ir, block, cache)
                 if not body.transactions:
-                    return size, False
+                    return None, size
             if request.ir:
                 body.ir, body.encoded = block, ir
         if request.raw:
             found = connection.execute("SELECT raw_checksum, raw FROM bodies WHERE block = ?", (row[3],)).fetchone()
             body.raw = check_body(store, hash_, *(found or (0, None)))
             size += len(body.raw)
-        return size, True
+        return body, size
 
     def _leave_deleted(self, connection: sqlite3.Connection, horizons: list[Horizon | None]) -> None:
         """Where the next events of a chain were deleted: to the way back from an undone block, or CursorTooOld."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from supervm_rt.chain.cursor import Cursor
 from supervm_rt.store.feed._pages import Pages
 from supervm_rt.store.feed.events import FeedEvent
 from supervm_rt.store.feed.reader import FeedReader
@@ -37,8 +38,8 @@ class Subscription(Pages):
     followed. Raises CursorTooOld, also for a consumer that was slower than the store's retention; CursorUnknown; NotInStore;
     ConfigurationError for a filter that does not fit the chain; StoreError.
 
-    It needs no closing: between two events it holds nothing but the rest of a page, at most 256 events (and of blocks, where they
-    were asked for, 4 MiB and one block).
+    It needs no closing: between two events it holds nothing but a page, at most 256 events (and of blocks, where they were asked
+    for, as many as take 4 MiB of memory, and one more).
     """
 
     def __init__(self, feed: Feed, reader: FeedReader, *, follow: bool, given: str | None) -> None:
@@ -54,6 +55,10 @@ class Subscription(Pages):
         self._told = 0
         """How many events the pages before had."""
         self._reading = False
+        self._fetching = False
+        """Whether a thread moves the reader on, to a page that was not given yet."""
+        self._stood: Cursor | FeedEvent | None = None
+        """Where the reader stood before; None also before its first page."""
 
     @property
     def cursor(self) -> str | None:
@@ -61,7 +66,9 @@ class Subscription(Pages):
         if self._next < len(self._page):
             last = self._page[self._next - 1] if self._next else self._before
             return self._given if last is None else last.cursor
-        return self._reader.cursor if self._reader.started else self._given
+        if self._stood is not None:
+            return self._reader.seal(self._stood)
+        return self._reader.cursor if self._reader.started and not self._fetching else self._given
 
     async def _advance(self) -> FeedEvent:
         """The next event, where none is at hand."""
@@ -114,10 +121,9 @@ class Subscription(Pages):
                 token = feed.rings
                 if feed.ended and feed.over():
                     return False
-                exhausted = self._newest()
+                exhausted = self._newest(wait=wait)
                 if exhausted is None:
-                    page = await feed.read(self._reader)
-                    self._page, exhausted = page.events, page.exhausted
+                    exhausted = await self._fetch()
                 if self._page:
                     return True
                 if exhausted:
@@ -128,17 +134,30 @@ class Subscription(Pages):
         finally:
             self._reading = False
 
+    async def _fetch(self) -> bool:
+        """Reads a page of the store. Whether there is nothing more."""
+        reader = self._reader
+        self._fetching, self._stood = True, reader.stands if reader.started else None
+        try:
+            page = await self._feed.read(reader)
+            self._page = page.events
+        finally:
+            self._fetching, self._stood = False, None
+        return page.exhausted
+
     def _turn_page(self) -> None:
         if self._page:
-            self._before = self._page[-1]
+            self._before = self._page[-1].bare()
             self._told += len(self._page)
             self._page, self._next = [], 0
 
-    def _newest(self) -> bool | None:
+    def _newest(self, *, wait: bool) -> bool | None:
         """Takes one page of what is read once for all. Whether there is nothing more; None: the store has to be read."""
         reader, tail = self._reader, self._feed.tail
         if not (self._shares and tail.base <= reader.seen <= tail.head and reader.follows_log):
             return None
         if reader.seen < tail.head:
             self._page = reader.take(tail)
+        elif not wait and self._feed.head > tail.head:
+            return None  # it is read once for all when somebody waits, and this one does not
         return reader.seen == tail.head
