@@ -75,6 +75,7 @@ def _write(rows: list[Row], *, quick: bool) -> None:
         row.name: {
             "ours": row.ours,
             "peer": row.peer,
+            "peers": dict(row.peers),
             "ratio": row.ratio,
             "unit": row.unit,
             "aim": row.aim,

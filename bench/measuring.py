@@ -6,11 +6,14 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 ROUNDS = 5
+
+T = TypeVar("T")
 
 Rate = Callable[[], float]
 """Does the work once and answers how fast it went, in the row's unit."""
@@ -27,6 +30,8 @@ class Row:
     note: str = ""
     aim: float | None = None
     """The ratio that is aimed at."""
+    peers: Mapping[str, float] = field(default_factory=dict)
+    """Each peer by itself, where there are several; ``peer`` is the best of those that do the same work."""
 
     @property
     def ratio(self) -> float | None:
@@ -34,15 +39,20 @@ class Row:
         return self.ours / self.peer if self.peer else None
 
 
-def in_turns(runs: dict[str, Rate], rounds: int = ROUNDS) -> dict[str, float]:
-    """The median of each over the rounds, in each of which all run, one after another; one round before does not count."""
-    results: dict[str, list[float]] = {name: [] for name in runs}
+def turns(runs: Mapping[str, Callable[[], T]], rounds: int = ROUNDS) -> dict[str, list[T]]:
+    """What each found in the rounds, in each of which all run, one after another; one round before does not count."""
+    results: dict[str, list[T]] = {name: [] for name in runs}
     for number in range(rounds + 1):
         for name, run in runs.items():
-            rate = run()
+            found = run()
             if number:
-                results[name].append(rate)
-    return {name: statistics.median(values) for name, values in results.items()}
+                results[name].append(found)
+    return results
+
+
+def in_turns(runs: Mapping[str, Rate], rounds: int = ROUNDS) -> dict[str, float]:
+    """The median of each over such rounds."""
+    return {name: statistics.median(values) for name, values in turns(runs, rounds).items()}
 
 
 def cpus() -> tuple[int, int]:
