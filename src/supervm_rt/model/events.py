@@ -33,6 +33,7 @@ class EventKind(enum.StrEnum):
     REMOTE_LISTENING = "remote.listening"
     REMOTE_REFUSED = "remote.refused"
     REMOTE_UNPACKING = "remote.unpacking"
+    REMOTE_UNCHECKED = "remote.unchecked"
     REMOTE_CONNECTED = "remote.connected"
     STORE_FAILED = "store.failed"
 

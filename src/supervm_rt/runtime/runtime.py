@@ -25,6 +25,7 @@ from supervm_rt.runtime.status import serve_status
 from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
 from supervm_rt.store import Store
 from supervm_rt.store.feed import Feed
+from supervm_rt.transports.remote.versions import unchecked
 from supervm_rt.trust.policy import Policy
 
 if TYPE_CHECKING:
@@ -194,10 +195,13 @@ class Runtime:
     # ---- remote plugins ------------------------------------------------------------------------------------------------------
 
     async def remote(self) -> RemoteServer:
-        """The gRPC server; started where it does not run yet. Raises OperatorError."""
+        """The gRPC server; started where it does not run yet. Raises OperatorError; HostError where it is not served with the
+        libraries that are installed."""
         async with self._remote_turn:
             if self._remote is None:
-                # Only a node with remote plugins pays for what this imports.
+                # Only a node with remote plugins pays for what this imports; of other versions it might not even be imported.
+                for line in unchecked():
+                    self.sink.emit(EventKind.REMOTE_UNCHECKED, line, severity=Severity.WARNING)
                 try:
                     from supervm_rt.transports.remote.server import RemoteServer
                 except ImportError as error:
@@ -284,9 +288,9 @@ async def open_runtime(
     """Opens the store, registers the plugins and runs them until the block ends; then stops and unloads them all.
 
     ``config``: a RuntimeConfig, or the path of a configuration file. ``receivers`` get every event from the first on; to
-    query the store meanwhile, open it read-only (``supervm_rt.Store``). Raises ConfigurationError, ManifestError, StoreError
-    on entry; on leaving, the StoreError that ended the runtime, if one did. What goes wrong with a plugin is never raised:
-    see ``Runtime.plugins`` and the events.
+    query the store meanwhile, open it read-only (``supervm_rt.Store``). Raises ConfigurationError, ManifestError, StoreError,
+    HostError on entry; on leaving, the StoreError that ended the runtime, if one did. What goes wrong with a plugin is never
+    raised: see ``Runtime.plugins`` and the events.
     """
     if not isinstance(config, RuntimeConfig):
         config = await trio.to_thread.run_sync(RuntimeConfig.load, Path(config))

@@ -1,6 +1,6 @@
 """grpclib's server with bounds and speed, where grpclib and h2 offer no hook for them.
 
-This file looks into both, and so is bound to the versions that it was written for; ``CHECKED`` is compared by a test.
+This file looks into both, and so is bound to the versions that it was written for: see ``versions``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ from hyperframe.frame import DataFrame, Frame, RstStreamFrame, WindowUpdateFrame
 from supervm_rt.transports.remote.limits import RemoteLimits
 from supervm_rt.transports.remote.messages import PREFIX_BYTES, Buffer, MessageBuffer
 from supervm_rt.transports.remote.peers import Peer
-
-CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0", "hpack": "4.2.0"}
 
 STREAM_WINDOW = 4 << 20
 CONNECTION_WINDOW = 8 << 20
