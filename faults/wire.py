@@ -9,6 +9,7 @@ HTTP2 = f"{REMOTE}/http2.py"
 SESSIONS = f"{REMOTE}/sessions.py"
 TRANSPORT = f"{REMOTE}/transport.py"
 SESSION_TESTS = "tests/remote/test_sessions.py"
+STREAMING_TESTS = "tests/remote/test_streaming.py"
 HOSTILE = "tests/remote/test_hostile_peers.py"
 BOUNDS = "tests/remote/test_bounds.py"
 
@@ -190,5 +191,37 @@ FAULTS = (
         "            task.cancel()\n            self._cancelled.add(task)\n",
         "            self._cancelled.add(task)\n",
         ("fuzz.http2", "--seconds", "30", "--seed", "5000"),
+    ),
+    Fault(
+        "stranger-while-opening",
+        "a plugin that registers while the node is being opened is taken for none of its configuration",
+        SESSIONS,
+        "        if not await on_trio(self._host.opened, self.limits.register):",
+        "        if not await on_trio(self._host.opened, 0.0) and not introduction:",
+        ("pytest", f"{SESSION_TESTS}::test_a_plugin_that_comes_before_the_node_has_opened_is_the_configured_one"),
+    ),
+    Fault(
+        "all-chains-of-this-run",
+        "a stream of all chains leaves out those that an earlier run has mirrored",
+        "src/supervm_rt/runtime/remote.py",
+        "        return await self._runtime.stored_chains(cursor)",
+        "        return tuple(self._runtime.chains)",
+        ("pytest", f"{STREAMING_TESTS}::test_all_chains_are_those_of_the_store"),
+    ),
+    Fault(
+        "any-version-of-a-library",
+        "bounds are taken to hold with versions of libraries that they were never checked with",
+        f"{REMOTE}/versions.py",
+        "    return found[:2] == wanted[:2] and found >= wanted",
+        "    return found >= wanted",
+        ("pytest", "tests/remote/test_versions.py::test_what_is_let_in"),
+    ),
+    Fault(
+        "a-block-has-no-time",
+        "the kit for Python does not say a block's time",
+        "src/supervm_rt/sdk/messages.py",
+        "        parts.append(_time(time))",
+        "        _time(time)",
+        ("pytest", "tests/transports/test_agreement.py::test_what_plugins_say_of_blocks_leads_to_one_digest"),
     ),
 )
