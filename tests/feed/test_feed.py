@@ -562,6 +562,23 @@ class TestRuntime:
             rebuilt.assert_equals(store, "bitcoin")
             late.assert_equals(store, "bitcoin")
 
+    def test_the_stored_chains_are_those_of_every_run(self, path: Path) -> None:
+        fill(path, busy_inputs(4, 10))
+
+        async def test() -> None:
+            async with open_runtime(self.config(path)) as runtime:
+                await runtime.wait_idle()
+                assert list(runtime.chains) == ["bitcoin"]
+                assert await runtime.stored_chains() == ("bitcoin", CHAIN)
+                events = [event async for event in runtime.subscribe(await runtime.stored_chains(), follow=False)]
+                assert {event.chain for event in events} == {"bitcoin", CHAIN}
+                (first,) = [event async for event in runtime.subscribe(CHAIN, start=Last(1), follow=False)]
+                assert await runtime.stored_chains(first.cursor) == (CHAIN,)
+                with pytest.raises(CursorForged):
+                    await runtime.stored_chains(first.cursor[:-2] + ("xx" if first.cursor[-2:] != "xx" else "yy"))
+
+        run(test)
+
     @pytest.mark.parametrize(
         ("text", "found"),
         [
