@@ -96,7 +96,7 @@ async def life(node: Served, raw: RawPeer, number: int) -> int:
 @AGAIN
 def test_one_that_dials_in_is_waited_for_again(tmp_path: Path, policy: RestartPolicy) -> None:
     """Silent in its first life, gone in its second, told to leave for what it says in its third."""
-    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin", heartbeat="500ms"), restart=policy)
+    plugin = PluginConfig(path=manifest_folder(tmp_path / "plugin", heartbeat="1s"), restart=policy)
 
     async def main() -> None:
         async with serving(tmp_path, plugin, deadlines=Deadlines(stop=0.3)) as node:
