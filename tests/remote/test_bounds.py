@@ -18,7 +18,7 @@ from supervm_rt.transports.remote.service import HEARD_AT_ONCE
 from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.transport import MAX_FRAMES, MAX_WAITING, RemoteTransport
 from supervm_rt.trust.manifest import parse_manifest
-from tests.remote.messages import field, register, registered
+from tests.remote.messages import HASH, PARENT, field, register, registered
 from tests.remote.support import framed, peer, serving
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "remote" / "plugin.yaml"
@@ -63,7 +63,7 @@ def test_a_plugin_that_ignores_its_credit_is_read_no_further(tmp_path: Path) -> 
     most = 2 * window + 2 * STREAM_WINDOW
 
     def large(height: int) -> bytes:
-        ids = field(6, bytes([height] * 32)) + field(7, bytes([height - 1] * 32))
+        ids = field(HASH, bytes([height] * 32)) + field(PARENT, bytes([height - 1] * 32))
         return framed(field(1, "dev") + field(2, height) + field(3, bytes(size)) + ids)
 
     async def main() -> None:
