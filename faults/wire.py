@@ -94,6 +94,14 @@ FAULTS = (
         ("pytest", f"{BOUNDS}::test_a_plugin_that_ignores_its_credit_is_read_no_further"),
     ),
     Fault(
+        "cancelled-start-waits-for-ever",
+        "a node that is cancelled while it begins to listen waits for a server that nobody ends",
+        "src/supervm_rt/runtime/runtime.py",
+        "                with trio.CancelScope(shield=True):\n                    self._remote",
+        "                with trio.CancelScope():\n                    self._remote",
+        ("pytest", f"{SESSION_TESTS}::test_a_node_that_is_cancelled_while_it_begins_to_listen_ends"),
+    ),
+    Fault(
         "batch-has-no-bound",
         "a batch has as many messages as its length allows",
         f"{REMOTE}/_native/message.c",

@@ -31,8 +31,8 @@ from supervm_rt.runtime import runtime
 from supervm_rt.runtime.binary import read_manifest
 from supervm_rt.transports.interface import Received
 from supervm_rt.transports.remote.limits import RemoteLimits
-from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.server import RemoteServer
+from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.transport import RemoteTransport
 from supervm_rt.trust.manifest import parse_manifest
 from tests.remote.messages import block, field, fields, register, registered
