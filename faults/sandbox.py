@@ -145,8 +145,8 @@ FAULTS = (
         "memory-of-programs-is-not-measured",
         "without a control group a program takes what it wants, up to what it may reserve",
         f"{CHILD}/quotas.py",
-        "            if used > most:\n",
-        "            if used < 0:\n",
+        "        if used > most + room and (self.used_memory or not grouped):\n",
+        "        if used < 0:\n",
         ("pytest", PROGRAMS, "-k", "memory_beyond"),
     ),
     Fault(
