@@ -60,7 +60,7 @@ def test_frames_without_a_payload_fill_the_window_too() -> None:
 def test_a_plugin_that_ignores_its_credit_is_read_no_further(tmp_path: Path) -> None:
     """Whatever it is allowed to send and sends, the node holds its window, and what two windows of HTTP/2 let through."""
     window, size, blocks = 1 << 20, 100_000, 250
-    most = 2 * window + 2 * STREAM_WINDOW
+    most = 2 * window + 2 * (STREAM_WINDOW + size)
 
     def large(height: int) -> bytes:
         ids = field(HASH, bytes([height] * 32)) + field(PARENT, bytes([height - 1] * 32))
@@ -95,11 +95,12 @@ def test_a_plugin_that_ignores_its_credit_is_read_no_further(tmp_path: Path) -> 
                         full = ring is not None and ring.used >= window
                         turns = turns + 1 if full and len(left) == before else 0
                 assert whole - len(left) <= most
-                assert protocol.connection.held <= STREAM_WINDOW
+                # What has come of one message was given back to the window, so that it can come to its end.
+                assert protocol.connection.held <= STREAM_WINDOW + size
                 ring = node.runtime.plugins[NAME].ring
                 assert ring is not None
                 assert window <= ring.used < window + HEARD_AT_ONCE + size
-                assert ring.waits == 1
+                assert ring.waits >= 1
             with trio.fail_after(60):
                 while (tip := node.runtime.chains["dev"].tip) is None or tip.height < blocks:
                     send()
