@@ -157,4 +157,12 @@ FAULTS = (
         "            pass\n",
         ("pytest", "tests/remote/test_launched.py", "-k", "strict_refuses"),
     ),
+    Fault(
+        "half-made-sandbox-is-not-killed",
+        "of a sandbox that is killed while it is made a process waits for ever",
+        f"{CHILD}/ending.py",
+        "            os.killpg(process.pid, signal.SIGKILL)\n",
+        "            process.kill()\n",
+        ("pytest", "tests/sandbox/test_killing.py"),
+    ),
 )

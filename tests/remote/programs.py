@@ -9,7 +9,7 @@ from pathlib import Path
 
 from supervm_rt import PluginConfig
 from tests.remote.images import entry, layer, layout
-from tests.remote.messages import field_number
+from tests.remote.messages import HASH, PARENT
 
 SOURCE = Path(__file__).with_name("program.c")
 LAUNCHED = "org.example.launched"
@@ -21,8 +21,8 @@ def compile_program(target: Path, act: int, *, blocks: int = 10, static: bool = 
         "BLOCKS": blocks,
         "NAME": f'"{LAUNCHED}"',
         "GRANTED": f'"{granted}"',
-        "FIELD_HASH": field_number("hash"),
-        "FIELD_PARENT": field_number("parent"),
+        "FIELD_HASH": HASH,
+        "FIELD_PARENT": PARENT,
     }
     command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-stringop-truncation", "-pthread", "-o", str(target), str(SOURCE)]
     command += ["-static"] if static else []

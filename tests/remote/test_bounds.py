@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
+import trio
 
 from supervm_rt import Deadlines
+from supervm_rt.transports.remote.http2 import STREAM_WINDOW
 from supervm_rt.transports.remote.messages import MessageBuffer
 from supervm_rt.transports.remote.received import hear
+from supervm_rt.transports.remote.service import HEARD_AT_ONCE
 from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.transport import MAX_FRAMES, MAX_WAITING, RemoteTransport
 from supervm_rt.trust.manifest import parse_manifest
-from tests.remote.messages import field
-from tests.remote.support import framed
+from tests.remote.messages import HASH, PARENT, field, register, registered
+from tests.remote.support import framed, peer, serving
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "remote" / "plugin.yaml"
 BATCHES = 40
+NAME = "org.example.greedy"
 
 
 def test_frames_without_a_payload_fill_the_window_too() -> None:
@@ -51,6 +55,60 @@ def test_frames_without_a_payload_fill_the_window_too() -> None:
         return taken
 
     assert asyncio.run(main()) == BATCHES * MAX_FRAMES
+
+
+def test_a_plugin_that_ignores_its_credit_is_read_no_further(tmp_path: Path) -> None:
+    """Whatever it is allowed to send and sends, the node holds its window, and what two windows of HTTP/2 let through."""
+    window, size, blocks = 1 << 20, 100_000, 250
+    most = 2 * window + 2 * (STREAM_WINDOW + size)
+
+    def large(height: int) -> bytes:
+        ids = field(HASH, bytes([height] * 32)) + field(PARENT, bytes([height - 1] * 32))
+        return framed(field(1, "dev") + field(2, height) + field(3, bytes(size)) + ids)
+
+    async def main() -> None:
+        async with serving(tmp_path, ring_bytes=window) as node, peer(node.path) as raw:
+            assert registered((await raw.call("Register", register(NAME) + field(6, 1))).messages[0])
+            exchange = await raw.begin("BlockExchange")
+            remote: Any = node.runtime._remote
+            (protocol,) = remote._gate._server.protocols
+            left = b"".join(map(large, range(1, blocks + 1)))
+            whole = len(left)
+            assert whole > 2 * most
+
+            def send() -> None:
+                nonlocal left
+                while room := min(raw.http.local_flow_control_window(exchange), raw.http.max_outbound_frame_size, len(left)):
+                    raw.http.send_data(exchange, left[:room])
+                    left = left[room:]
+
+            async with node.runtime.store_turn:  # nothing is committed meanwhile
+                turns = 0
+                with trio.fail_after(60):
+                    while turns < 50 and left:
+                        before = len(left)
+                        send()
+                        await raw.flush()
+                        # Behind each answer is what the host gave back before.
+                        assert (await raw.call("Health", b"")).status == 0
+                        ring = node.runtime.plugins[NAME].ring
+                        full = ring is not None and ring.used >= window
+                        turns = turns + 1 if full and len(left) == before else 0
+                assert whole - len(left) <= most
+                # What has come of one message was given back to the window, so that it can come to its end.
+                assert protocol.connection.held <= STREAM_WINDOW + size
+                ring = node.runtime.plugins[NAME].ring
+                assert ring is not None
+                assert window <= ring.used < window + HEARD_AT_ONCE + size
+                assert ring.waits >= 1
+            with trio.fail_after(60):
+                while (tip := node.runtime.chains["dev"].tip) is None or tip.height < blocks:
+                    send()
+                    await raw.flush()
+                    assert (await raw.call("Health", b"")).status == 0
+            assert node.runtime.plugins[NAME].failure is None
+
+    trio.run(main)
 
 
 def test_a_message_keeps_no_larger_one_alive() -> None:

@@ -25,12 +25,8 @@ from supervm_rt.transports.remote.places import clear_places
 from supervm_rt.trust.policy import Decision, Policy, PolicyLevel
 from tests.remote.messages import register, registered
 from tests.remote.programs import LAUNCHED, program
+from tests.remote.remains import nothing_left, places
 from tests.remote.support import Served, peer, serving
-
-
-def leftovers() -> set[Path]:
-    """This process's: other nodes may run on the same machine."""
-    return {path for folder in ("/run", "/var/tmp") for path in Path(folder).glob(f"supervm-{os.getpid()}-*")}
 
 
 async def tip(node: Served, height: int) -> None:
@@ -43,8 +39,6 @@ async def tip(node: Served, height: int) -> None:
 
 @pytest.mark.parametrize("image", [False, True], ids=["executable", "image"])
 def test_it_lives_in_the_sandbox_and_leaves_nothing(tmp_path: Path, image: bool) -> None:
-    before = leftovers()
-
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 0, image=image)) as node:
             await tip(node, 10)
@@ -53,8 +47,8 @@ def test_it_lives_in_the_sandbox_and_leaves_nothing(tmp_path: Path, image: bool)
             status = await node.runtime.stop(LAUNCHED)
             assert (status.state, status.failure, status.placement) == (PluginState.UNLOADED, None, "child")
 
-    trio.run(main)
-    assert leftovers() == before
+    with nothing_left():
+        trio.run(main)
 
 
 def test_what_a_killed_node_left_goes_with_the_next_start(tmp_path: Path) -> None:
@@ -74,7 +68,7 @@ def test_what_a_killed_node_left_goes_with_the_next_start(tmp_path: Path) -> Non
     async def main() -> None:
         async with serving(tmp_path, plugin) as node:
             await tip(node, 10)
-            assert leftovers()
+            assert places()
 
     trio.run(main)
 
@@ -127,11 +121,10 @@ def test_unpacking_ends_when_it_is_to(tmp_path: Path, monkeypatch: pytest.Monkey
             elif ending == "stop":
                 assert (await node.runtime.stop(LAUNCHED)).failure is None
 
-    before = leftovers()
-    trio.run(main)
+    with nothing_left():
+        trio.run(main)
     assert len(files) < 5_000
     assert unpacked(tmp_path) == []
-    assert leftovers() == before
 
 
 @pytest.mark.parametrize(
@@ -263,8 +256,6 @@ def test_one_that_ends_before_it_is_looked_at_is_to_blame_itself(
 
 
 def test_one_that_does_not_stop_is_ended(tmp_path: Path) -> None:
-    before = leftovers()
-
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 3), deadlines=Deadlines(stop=0.5)) as node:
             await tip(node, 10)
@@ -272,8 +263,8 @@ def test_one_that_does_not_stop_is_ended(tmp_path: Path) -> None:
             assert status.state is PluginState.UNLOADED
             assert "did not end its BlockExchange" in str(status.failure)
 
-    trio.run(main)
-    assert leftovers() == before
+    with nothing_left():
+        trio.run(main)
 
 
 def test_nobody_else_can_register_in_its_place(tmp_path: Path) -> None:
@@ -294,7 +285,7 @@ def test_its_socket_is_nobody_elses(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 0)) as node:
             await tip(node, 10)
-            (place,) = leftovers()
+            (place,) = places()
             script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{place}/socket'); print(s.recv(1))"
             done = await trio.run_process([sys.executable, "-c", script], capture_stdout=True)
             assert done.stdout == b"b''\n"
@@ -342,7 +333,6 @@ def test_strict_refuses_what_this_machine_cannot_enforce(
     monkeypatch.setattr(launching, "machine", lambda: less)
     monkeypatch.setattr(launching, "prepare", lambda folder, *_: Storage(Way.FOLDER, folder))
     strictly(monkeypatch)
-    before = leftovers()
 
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 0, image=True, resources=resources, restart="always")) as node:
@@ -353,8 +343,8 @@ def test_strict_refuses_what_this_machine_cannot_enforce(
             assert node.runtime.plugins[LAUNCHED].finished, "it would be so again"
             assert not node.seen.of(EventKind.REMOTE_UNPACKING), "before anything of it is looked into"
 
-    trio.run(main)
-    assert leftovers() == before
+    with nothing_left():
+        trio.run(main)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root has control groups and images for storage everywhere")

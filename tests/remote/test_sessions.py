@@ -24,12 +24,14 @@ from supervm_rt import (
     PolicyLevel,
     RestartLimits,
     RestartPolicy,
+    Runtime,
     sdk,
 )
 from supervm_rt.runtime import runtime
 from supervm_rt.runtime.binary import read_manifest
 from supervm_rt.transports.interface import Received
 from supervm_rt.transports.remote.limits import RemoteLimits
+from supervm_rt.transports.remote.server import RemoteServer
 from supervm_rt.transports.remote.sessions import Sessions
 from supervm_rt.transports.remote.transport import RemoteTransport
 from supervm_rt.trust.manifest import parse_manifest
@@ -568,6 +570,41 @@ def test_a_node_that_is_being_ended_refuses_nobody_for_good(tmp_path: Path) -> N
             assert node.seen.refusals() == []
 
     trio.run(main)
+
+
+def test_a_node_that_is_cancelled_while_it_begins_to_listen_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server is shielded from what cancels the node, and is ended by the node: once it has begun."""
+    remote, bind = Runtime.remote, RemoteServer._bind
+    begun: list[Runtime] = []
+    scope = trio.CancelScope()
+    hung = False
+
+    async def note(self: Runtime) -> RemoteServer:
+        begun.append(self)
+        return await remote(self)
+
+    def cancel(self: RemoteServer, *arguments: Any) -> Any:
+        scope.cancel()
+        return bind(self, *arguments)
+
+    async def look() -> None:
+        nonlocal hung
+        await trio.sleep(20)
+        hung = True
+        begun[0].end_serving()
+
+    async def main() -> None:
+        trio.lowlevel.spawn_system_task(look)
+        with scope:
+            async with serving(tmp_path):
+                await trio.sleep_forever()
+
+    monkeypatch.setattr(Runtime, "remote", note)
+    monkeypatch.setattr(RemoteServer, "_bind", cancel)
+    trio.run(main)
+    assert begun
+    assert scope.cancelled_caught
+    assert not hung
 
 
 def test_connections_that_the_end_of_the_node_meets_on_their_way_in_are_closed(tmp_path: Path) -> None:

@@ -210,7 +210,10 @@ class Runtime:
                     ) from None
 
                 server = RemoteServer(self.config.listen, self.config.remote, RemoteDoor(self))
-                self._remote = await self._servers.start(self._serve, server)
+                # A start that is cancelled waits for the end of what it started, and that is shielded.
+                with trio.CancelScope(shield=True):
+                    self._remote = await self._servers.start(self._serve, server)
+            assert self._remote is not None
         return self._remote
 
     async def _serve(self, server: RemoteServer, *, task_status: trio.TaskStatus[RemoteServer]) -> None:

@@ -27,7 +27,7 @@ from supervm_rt.transports.interface import Confinement
 from supervm_rt.transports.native.child import launcher
 from supervm_rt.transports.native.child.bubblewrap import sandbox
 from supervm_rt.transports.native.child.cgroups import Group
-from supervm_rt.transports.native.child.ending import describe
+from supervm_rt.transports.native.child.ending import describe, kill
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import (
     LINKER_CACHE,
@@ -247,7 +247,14 @@ class Program:
                 os.set_blocking(reads, False)
                 self._outputs += (Output(reads, name, level),)
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=opened[-2], stderr=opened[-1], pass_fds=passed, env={}, cwd="/"
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=opened[-2],
+                stderr=opened[-1],
+                pass_fds=passed,
+                env={},
+                cwd="/",
+                start_new_session=True,
             )
         except OSError as error:
             raise host_error(self._plugin, "no process could be started for it", error) from None
@@ -443,9 +450,9 @@ class Program:
     # ---- the end -------------------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """Ends it at once; bubblewrap's whole tree goes with it."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        """Ends it at once, and all that it started."""
+        if self._process is not None:
+            kill(self._process)
 
     async def _wait_process(self, seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -49,7 +49,7 @@ _WATCH_SECONDS = 1.0
 _SENT_AT_ONCE = 256 << 10
 """About so many bytes of events are encoded before they are sent."""
 _UNBOUNDED = (1 << 63) - 1
-_HEARD_AT_ONCE = 256 << 10
+HEARD_AT_ONCE = 256 << 10
 """About so many bytes of messages are read before their blocks are handed on."""
 _READERS = 2
 """Threads that read large messages: few, so that whoever sends many of them takes none from what is written to the store."""
@@ -288,7 +288,7 @@ class PluginHostService:
                     if frames and not transport.may(Capability.BLOCK_STREAM):
                         raise GRPCError(Status.PERMISSION_DENIED, f"{transport.plugin} was not granted {Capability.BLOCK_STREAM}")
                     # Together what came together, within bounds, and all else in the order in which it came.
-                    if heard and (not frames or size >= _HEARD_AT_ONCE or len(heard) + len(frames) > MAX_FRAMES):
+                    if heard and (not frames or size >= HEARD_AT_ONCE or len(heard) + len(frames) > MAX_FRAMES):
                         together, heard, size = heard, [], 0
                         await transport.hear(together)
                     if frames:

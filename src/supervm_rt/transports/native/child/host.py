@@ -151,11 +151,11 @@ def _linker() -> str:
 
 
 def namespaces(*, disables: bool) -> list[str]:
-    """The options of bubblewrap that every sandbox has."""
+    """The options of bubblewrap that every sandbox has. Whoever starts it makes it a session of its own: see ``ending.kill``."""
     return [
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"),
         *(("--disable-userns",) if disables else ()),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv", "--hostname", "plugin"),
+        *("--die-with-parent", "--cap-drop", "ALL", "--clearenv", "--hostname", "plugin"),
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from supervm_rt._abi import SealedLibrary
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.native.child.bubblewrap import prepared, sandbox
+from supervm_rt.transports.native.child.ending import kill
 from supervm_rt.transports.native.child.host import (
     LINKER_CACHE,
     Machine,
@@ -48,9 +49,8 @@ class Child:
     degraded: bool
 
     def kill(self) -> None:
-        """Ends it at once; bubblewrap's whole tree goes with it."""
-        if self.process.poll() is None:
-            self.process.kill()
+        """Ends it at once, and all that it started."""
+        kill(self.process)
 
     def close(self) -> None:
         """Closes the descriptors."""
@@ -129,11 +129,12 @@ def start(
             pass_fds=(theirs.fileno(), *((runner, code) if machine.bubblewrap else (runner,))),
             env={},
             cwd="/",
+            start_new_session=True,
         )
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:
-            process.kill()
+            kill(process)
             process.wait()
             raise
         child = Child(process, pidfd, ours, (out_read, error_read), degraded=machine.bubblewrap is None)
