@@ -5,7 +5,7 @@
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
  * 10 names of threads; 11 the kernel's tables for memory that is only read; 12 a flood of line ends. 13 and 14 go on behind the
  * position that they are told, send PIECE blocks in each life, and once some of them are durable 13 crashes and 14 falls silent; the
- * life that sends the last block ends well.
+ * life that sends the last block ends well. From 100 on: it exits at once with this status.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -315,8 +315,8 @@ static void fill_storage(void)
 int main(void)
 {
     pthread_t thread;
-    if (ACT == 2)
-        return 7;
+    if (ACT == 2 || ACT >= 100)
+        return ACT == 2 ? 7 : ACT;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *path = getenv("SUPERVM_SOCKET");
     if (path == NULL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -238,6 +239,24 @@ def test_one_that_exits_before_it_registers(tmp_path: Path) -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 2)) as node:
             failed = await node.seen.until(EventKind.PLUGIN_FAILED)
             assert "ended by itself with status 7" in failed.message
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(153, "forbidden-call"), (139, "forbidden-call"), (128, "forbidden-call"), (127, "exit"), (255, "exit")]
+)
+def test_no_status_looks_like_a_signal(tmp_path: Path, status: int, cause: str) -> None:
+    """bubblewrap tells a signal as 128 and its number: what the kernel did to it could not be told from what it says."""
+    plugin = program(tmp_path / "plugin", status)
+    outside = subprocess.run([plugin.path / "plugin"], check=False)
+    assert outside.returncode == status
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert failed.data["cause"] == cause, failed.message
+            assert cause != "exit" or f"status {status}" in failed.message
 
     trio.run(main)
 

@@ -65,8 +65,8 @@ MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
 _TOLD_SECONDS = 1.0
 """How long it may take until bubblewrap has told the end of what the kernel shows no more."""
-_OWN_PROGRAMS = 1
-"""seccomp programs around it."""
+_OWN_PROGRAMS = 2
+"""seccomp programs around it: its profile's, and the one about exit statuses."""
 _INFO, _WARNING = 2, 3
 
 
