@@ -5,7 +5,8 @@
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
  * 10 names of threads; 11 the kernel's tables for memory that is only read; 12 a flood of line ends. 13 and 14 go on behind the
  * position that they are told, send PIECE blocks in each life, and once some of them are durable 13 crashes and 14 falls silent; the
- * life that sends the last block ends well. From 100 on: it exits at once with this status.
+ * life that sends the last block ends well. 15 uses out-of-band data. From 100 on: it exits at
+ * once with this status.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -235,6 +236,22 @@ static void try_sockets(void)
     say("tried sockets");
 }
 
+static void try_out_of_band(void)
+{
+    int pair[2];
+    char byte = 'x';
+    struct mmsghdr whole = {.msg_hdr = {.msg_iov = &(struct iovec){&byte, 1}, .msg_iovlen = 1}};
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
+        die("socketpair");
+    count("send", send(pair[0], &byte, 1, MSG_OOB) == 1 ? 0 : errno);
+    count("recv", recv(pair[1], &byte, 1, MSG_OOB | MSG_DONTWAIT) == 1 ? 0 : errno);
+    count("sendmsg", sendmsg(pair[0], &whole.msg_hdr, MSG_OOB) == 1 ? 0 : errno);
+    count("recvmsg", recvmsg(pair[1], &whole.msg_hdr, MSG_OOB | MSG_DONTWAIT) == 1 ? 0 : errno);
+    count("sendmmsg", sendmmsg(pair[0], &whole, 1, MSG_OOB) == 1 ? 0 : errno);
+    count("recvmmsg", recvmmsg(pair[1], &whole, 1, MSG_OOB | MSG_DONTWAIT, NULL) == 1 ? 0 : errno);
+    count("ordinary", send(pair[0], &byte, 1, 0) == 1 && recv(pair[1], &byte, 1, 0) == 1 ? 0 : errno);
+}
+
 /* Names of threads that no text is, and one that the kernel's own page of it could be misread by. */
 static void try_names(void)
 {
@@ -333,6 +350,8 @@ int main(void)
         try_sockets();
     if (ACT == 10)
         try_names();
+    if (ACT == 15)
+        try_out_of_band();
     if (ACT == 7 || ACT == 8 || ACT == 11 || ACT == 12)
         pthread_create(&thread, NULL, ACT == 7 ? take_memory : ACT == 8 ? burn : ACT == 11 ? take_tables : print_nothing, NULL);
     if (ACT == 9)
@@ -350,7 +369,7 @@ int main(void)
     if (!hear(1))
         die("the registration was not answered");
     uint8_t first = 1, last = BLOCKS;
-    if (ACT >= 13) {
+    if (ACT == 13 || ACT == 14) {
         first = (uint8_t)(position() + 1);
         last = first + PIECE - 1 < BLOCKS ? (uint8_t)(first + PIECE - 1) : BLOCKS;
     }
@@ -364,7 +383,7 @@ int main(void)
         length += field(data + length, 3, "block", 5);
         length += field(data + length, FIELD_HASH, id, sizeof id);
         length += field(data + length, FIELD_PARENT, parent, sizeof parent);
-        if (ACT >= 13)
+        if (ACT == 13 || ACT == 14)
             length += field(data + length, 10, &height, 1);
         message(3, data, length, 0);
     }
@@ -372,7 +391,7 @@ int main(void)
         sleep(1);
     if (ACT == 12)
         pthread_join(thread, NULL);
-    if (ACT >= 13 && last < BLOCKS)
+    if ((ACT == 13 || ACT == 14) && last < BLOCKS)
         hear(3);
     if (ACT == 1 || (ACT == 13 && last < BLOCKS))
         *(volatile int *)(uintptr_t)16 = 1;
