@@ -5,8 +5,8 @@
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
  * 10 names of threads; 11 the kernel's tables for memory that is only read; 12 a flood of line ends. 13 and 14 go on behind the
  * position that they are told, send PIECE blocks in each life, and once some of them are durable 13 crashes and 14 falls silent; the
- * life that sends the last block ends well. 15 uses out-of-band data. From 100 on: it exits at
- * once with this status.
+ * life that sends the last block ends well. 15 uses out-of-band data; 16 has files that lie nowhere but on their way over a socket.
+ * From 100 on: it exits at once with this status.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -329,6 +329,39 @@ static void fill_storage(void)
     }
 }
 
+/* Files without a name and without a descriptor: each is on its way over a socket of its own, and nobody receives it. */
+static void hide_storage(void)
+{
+    static char block[1 << 20];
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
+        die("socketpair");
+    for (int number = 0; number < 12; number++) {
+        int file = open("/storage/gone", O_CREAT | O_RDWR, 0600);
+        if (file < 0 || unlink("/storage/gone") != 0)
+            die("open");
+        for (int written = 0; written < 3; written++)
+            if (write(file, block, sizeof block) != (ssize_t)sizeof block) {
+                count("hidden ended with", errno);
+                return;
+            }
+        char byte = 'x';
+        union {
+            char space[CMSG_SPACE(sizeof file)];
+            struct cmsghdr header;
+        } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof file)}};
+        memcpy(CMSG_DATA(&control.header), &file, sizeof file);
+        struct msghdr message = {.msg_iov = &(struct iovec){&byte, 1},
+                                 .msg_iovlen = 1,
+                                 .msg_control = control.space,
+                                 .msg_controllen = sizeof control.space};
+        if (sendmsg(pair[0], &message, 0) != 1)
+            die("sendmsg");
+        close(file);
+    }
+    count("hidden ended with", 0);
+}
+
 int main(void)
 {
     pthread_t thread;
@@ -350,6 +383,8 @@ int main(void)
         try_sockets();
     if (ACT == 10)
         try_names();
+    if (ACT == 16)
+        hide_storage();
     if (ACT == 15)
         try_out_of_band();
     if (ACT == 7 || ACT == 8 || ACT == 11 || ACT == 12)

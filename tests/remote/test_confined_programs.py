@@ -109,6 +109,14 @@ def test_storage_ends_where_it_is_full(work: Path, user: int, tmp_path: Path) ->
         assert seen["causes"] == ["quota"], seen
 
 
+def test_files_on_their_way_over_a_socket_end_it(work: Path, user: int, tmp_path: Path) -> None:
+    """They have no name and no descriptor; a file system counts them all the same."""
+    seen = run(tmp_path, work, 16, user, settle=2.5, resources="{storage: 4MiB}")
+    assert answers(seen)["hidden ended with"] == (errno.ENOSPC if user == 0 else 0)
+    assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
+    assert user == 0 or "descriptors on their way" in seen["failures"][0]
+
+
 def test_without_a_grant_nothing_can_be_written(work: Path, user: int, tmp_path: Path) -> None:
     seen = run(tmp_path, work, 9, user)
     assert answers(seen)["storage ended with"] in {errno.EPERM, errno.ENOENT}
