@@ -397,6 +397,11 @@ class Program:
         """It is stopped for a while, for want of processor time."""
         return self._quotas is not None and self._quotas.paused
 
+    @property
+    def continued(self) -> float:
+        """When it was last let run on, by the monotonic clock."""
+        return 0.0 if self._quotas is None else self._quotas.continued
+
     def let_go(self) -> None:
         """It may run on, to come to its end."""
         if self._quotas is not None:

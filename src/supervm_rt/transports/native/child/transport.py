@@ -653,7 +653,10 @@ class ChildTransport(NativeLife):
         """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
         if self._channel is None or self._channel.closed or not self._asked_start or (self._watch and self._watch.paused):
             return None
-        return self._silence_since(self._channel.last_sign_of_life, asked=self._channel.heartbeat_asked)
+        last = self._channel.last_sign_of_life
+        if self._watch is not None:
+            last = max(last, int(self._watch.continued * 1e9))
+        return self._silence_since(last, asked=self._channel.heartbeat_asked)
 
     def statistics(self) -> RingStatistics | None:
         """Counters of the ring, what the host itself dropped included."""
