@@ -88,6 +88,43 @@ class _Node:
     children: dict[str, _Node] | None = None
 
 
+class _Changes:
+    """What one layer puts where: its whiteouts are about the layers below, wherever they stand in it."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, tuple[_Node, set[str]]] = {}
+        self._bare: dict[int, _Node] = {}
+
+    def put(self, folder: _Node, name: str) -> None:
+        """Notes a name that it puts into a folder, or a folder in it that it puts something into."""
+        self._names.setdefault(id(folder), (folder, set()))[1].add(name)
+
+    def _of(self, folder: _Node) -> set[str]:
+        return self._names[id(folder)][1] if id(folder) in self._names else set()
+
+    def hide(self, folder: _Node, name: str) -> None:
+        """Takes away what lay under this name below."""
+        children = cast("dict[str, _Node]", folder.children)
+        if name not in self._of(folder):
+            children.pop(name, None)
+        elif children[name].children is not None:
+            self.bare(children[name])
+
+    def bare(self, folder: _Node) -> None:
+        """Takes away all of a folder that lay below."""
+        waiting = [folder]
+        while waiting:
+            node = waiting.pop()
+            children = cast("dict[str, _Node]", node.children)
+            if id(node) in self._bare:  # what came since is this layer's own
+                continue
+            self._bare[id(node)] = node
+            own = self._of(node)
+            for name in [name for name in children if name not in own]:
+                del children[name]
+            waiting += [each for each in children.values() if each.children is not None]
+
+
 @dataclass(slots=True)
 class _Budget:
     """What may still be unpacked."""
@@ -216,7 +253,7 @@ class Layout:
                 raise self._error(
                     f"the names in its root folder are longer than {MOST_ROOT_BYTES} bytes", "make a folder for them"
                 )
-            found = self._walk(tree, self._parts(working_folder), None)
+            found = self._walk(tree, self._parts(working_folder))
             root.mkdir()
             root.chmod(0o755)
             _make(tree, root, check)
@@ -238,11 +275,11 @@ class Layout:
         with self._open(path) as file:
             hashed = _Hashed(file, budget.check)
             source = cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", hashed)) if kind in _GZIP else hashed)
-            added: set[int] = set()
+            changes = _Changes()
             try:
                 for member, data in _members(source, budget):
                     self._count(budget)
-                    self._member(member, data, tree, contents, budget=budget, added=added)
+                    self._member(member, data, tree, contents, budget=budget, changes=changes)
                 while hashed.read(_CHUNK):
                     pass
             except _Above:
@@ -258,22 +295,20 @@ class Layout:
             raise self._error(f"it has more than {MOST_ENTRIES} files")
 
     def _member(
-        self, member: tarfile.TarInfo, data: IO[bytes] | None, tree: _Node, contents: Path, *, budget: _Budget, added: set[int]
+        self, member: tarfile.TarInfo, data: IO[bytes] | None, tree: _Node, contents: Path, *, budget: _Budget, changes: _Changes
     ) -> None:
         parts = self._parts(member.name)
         if not parts:
             return
-        parent = self._folder_of(tree, parts[:-1], budget)
+        parent = self._folder_of(tree, parts[:-1], budget, changes)
         children, name = cast("dict[str, _Node]", parent.children), parts[-1]
         if name == _OPAQUE:
-            for each in [each for each, node in children.items() if id(node) not in added]:
-                del children[each]
+            changes.bare(parent)
             return
         if name.startswith(_WHITEOUT):
-            gone = name.removeprefix(_WHITEOUT)
-            if gone in children and id(children[gone]) not in added:
-                del children[gone]
+            changes.hide(parent, name.removeprefix(_WHITEOUT))
             return
+        changes.put(parent, name)
         old = children.get(name)
         if member.isdir():
             if old is not None and old.children is not None:
@@ -296,7 +331,6 @@ class Layout:
         else:
             raise self._error(f"{member.name!a} is neither file, folder nor link")
         children[name] = node
-        added.add(id(node))
 
     def _text(self, text: str) -> str:
         if "\0" in text or len(text) > LONGEST_PATH or not text:
@@ -309,9 +343,9 @@ class Layout:
             raise self._error(f"{name[:100]!a} leads out of the image")
         return parts
 
-    def _folder_of(self, tree: _Node, parts: list[str], budget: _Budget) -> _Node:
+    def _folder_of(self, tree: _Node, parts: list[str], budget: _Budget, changes: _Changes) -> _Node:
         """The folder that a path names, with links followed inside the image; made where there is none."""
-        found = self._walk(tree, parts, budget)
+        found = self._walk(tree, parts, budget, changes)
         if found is None or found.children is None:
             raise self._error(f"{'/'.join(parts)[:100]!a} is not a folder")
         return found
@@ -319,11 +353,13 @@ class Layout:
     def _find(self, tree: _Node, parts: list[str]) -> _Node | None:
         if not parts:
             return tree
-        parent = self._walk(tree, parts[:-1], None)
+        parent = self._walk(tree, parts[:-1])
         return None if parent is None or parent.children is None else parent.children.get(parts[-1])
 
-    def _walk(self, tree: _Node, parts: list[str], budget: _Budget | None) -> _Node | None:
-        """``budget``: of which what is not there is made; None: it is not made."""
+    def _walk(
+        self, tree: _Node, parts: list[str], budget: _Budget | None = None, changes: _Changes | None = None
+    ) -> _Node | None:
+        """``budget``: of which what is not there is made; None: it is not made. ``changes``: where the way is noted."""
         way = [tree]
         left = list(reversed(parts))
         links = 0
@@ -349,6 +385,8 @@ class Layout:
                     del way[1:]
                 left += [each for each in reversed(node.link.split("/")) if each not in {"", "."}]
                 continue
+            if changes is not None:
+                changes.put(here, part)
             way.append(node)
             if len(way) > DEEPEST:
                 raise self._error(f"its folders lie too deep in one another, more than {DEEPEST}")
