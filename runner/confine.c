@@ -262,6 +262,25 @@ const char *confine_finally(void)
 #error "the halves of arguments are in the other order here"
 #endif
 
+#define FIRST_SIGNAL_STATUS 128
+#define LAST_SIGNAL_STATUS 192 /* 128 and the highest signal. */
+
+const char *confine_statuses(void)
+{
+    const struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit, 0, 5),
+        WORD(0, 0),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xff), /* All that a parent is told. */
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FIRST_SIGNAL_STATUS, 0, 2),
+        BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_SIGNAL_STATUS, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    return install(&(struct sock_fprog){.len = sizeof filter / sizeof *filter, .filter = (struct sock_filter *)filter});
+}
+
 const char *confine_guard(void)
 {
     const uint32_t end_of_kept = (uint32_t)((uintptr_t)kept + kept_bytes);

@@ -29,6 +29,9 @@ const char *confine_keep(const uint8_t *program, uint32_t program_bytes);
 const char *confine_guard(void);
 const char *confine_finally(void);
 
+/* A status that bubblewrap would tell as a signal is a forbidden call: unlike a refused one, nothing goes on behind it. */
+const char *confine_statuses(void);
+
 /* One seccomp program for a process that is to become another. listener: where the host hears of the calls that it wants to judge. */
 const char *confine_program(const uint8_t *program, uint32_t program_bytes, int *listener);
 

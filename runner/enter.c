@@ -2,9 +2,10 @@
  *
  *     supervm-enter SOCKET FILTER DATA TASKS FILE-SIZE [MODE PATH]... -- PROGRAM ARGUMENT...
  *
- * Limits, no memory that becomes executable, Landlock, the seccomp program that the descriptor FILTER holds; then the descriptor at
- * which the host hears of each connect() goes to it over SOCKET. DATA and FILE-SIZE are bytes, TASKS a number, - is no limit; a MODE
- * is one of confine.h. Linked statically: an image need not have a C library, and may have another one.
+ * Limits, no memory that becomes executable, Landlock, no exit status that looks like a signal, the seccomp program that the
+ * descriptor FILTER holds; then the descriptor at which the host hears of each connect() goes to it over SOCKET. DATA and FILE-SIZE
+ * are bytes, TASKS a number, - is no limit; a MODE is one of confine.h. Linked statically: an image need not have a C library, and may
+ * have another one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -111,6 +112,7 @@ int main(int argc, char **argv)
     close(program);
     check(confine_process(&setup));
     check(confine_files(&setup, paths));
+    check(confine_statuses());
     int listener = -1;
     check(confine_program(filter, (uint32_t)length, &listener));
     hand_over(socket, listener);

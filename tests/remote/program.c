@@ -5,7 +5,8 @@
  * say how far they came: 5 its limits; 6 to connect to the sockets in GRANTED; 7 memory; 8 processor time; 9 its storage;
  * 10 names of threads; 11 the kernel's tables for memory that is only read; 12 a flood of line ends. 13 and 14 go on behind the
  * position that they are told, send PIECE blocks in each life, and once some of them are durable 13 crashes and 14 falls silent; the
- * life that sends the last block ends well.
+ * life that sends the last block ends well. 15 uses out-of-band data; 16 has files that lie nowhere but on their way over a socket.
+ * From 100 on: it exits at once with this status.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -235,6 +236,22 @@ static void try_sockets(void)
     say("tried sockets");
 }
 
+static void try_out_of_band(void)
+{
+    int pair[2];
+    char byte = 'x';
+    struct mmsghdr whole = {.msg_hdr = {.msg_iov = &(struct iovec){&byte, 1}, .msg_iovlen = 1}};
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
+        die("socketpair");
+    count("send", send(pair[0], &byte, 1, MSG_OOB) == 1 ? 0 : errno);
+    count("recv", recv(pair[1], &byte, 1, MSG_OOB | MSG_DONTWAIT) == 1 ? 0 : errno);
+    count("sendmsg", sendmsg(pair[0], &whole.msg_hdr, MSG_OOB) == 1 ? 0 : errno);
+    count("recvmsg", recvmsg(pair[1], &whole.msg_hdr, MSG_OOB | MSG_DONTWAIT) == 1 ? 0 : errno);
+    count("sendmmsg", sendmmsg(pair[0], &whole, 1, MSG_OOB) == 1 ? 0 : errno);
+    count("recvmmsg", recvmmsg(pair[1], &whole, 1, MSG_OOB | MSG_DONTWAIT, NULL) == 1 ? 0 : errno);
+    count("ordinary", send(pair[0], &byte, 1, 0) == 1 && recv(pair[1], &byte, 1, 0) == 1 ? 0 : errno);
+}
+
 /* Names of threads that no text is, and one that the kernel's own page of it could be misread by. */
 static void try_names(void)
 {
@@ -312,11 +329,44 @@ static void fill_storage(void)
     }
 }
 
+/* Files without a name and without a descriptor: each is on its way over a socket of its own, and nobody receives it. */
+static void hide_storage(void)
+{
+    static char block[1 << 20];
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
+        die("socketpair");
+    for (int number = 0; number < 12; number++) {
+        int file = open("/storage/gone", O_CREAT | O_RDWR, 0600);
+        if (file < 0 || unlink("/storage/gone") != 0)
+            die("open");
+        for (int written = 0; written < 3; written++)
+            if (write(file, block, sizeof block) != (ssize_t)sizeof block) {
+                count("hidden ended with", errno);
+                return;
+            }
+        char byte = 'x';
+        union {
+            char space[CMSG_SPACE(sizeof file)];
+            struct cmsghdr header;
+        } control = {.header = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof file)}};
+        memcpy(CMSG_DATA(&control.header), &file, sizeof file);
+        struct msghdr message = {.msg_iov = &(struct iovec){&byte, 1},
+                                 .msg_iovlen = 1,
+                                 .msg_control = control.space,
+                                 .msg_controllen = sizeof control.space};
+        if (sendmsg(pair[0], &message, 0) != 1)
+            die("sendmsg");
+        close(file);
+    }
+    count("hidden ended with", 0);
+}
+
 int main(void)
 {
     pthread_t thread;
-    if (ACT == 2)
-        return 7;
+    if (ACT == 2 || ACT >= 100)
+        return ACT == 2 ? 7 : ACT;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *path = getenv("SUPERVM_SOCKET");
     if (path == NULL)
@@ -333,6 +383,10 @@ int main(void)
         try_sockets();
     if (ACT == 10)
         try_names();
+    if (ACT == 16)
+        hide_storage();
+    if (ACT == 15)
+        try_out_of_band();
     if (ACT == 7 || ACT == 8 || ACT == 11 || ACT == 12)
         pthread_create(&thread, NULL, ACT == 7 ? take_memory : ACT == 8 ? burn : ACT == 11 ? take_tables : print_nothing, NULL);
     if (ACT == 9)
@@ -350,7 +404,7 @@ int main(void)
     if (!hear(1))
         die("the registration was not answered");
     uint8_t first = 1, last = BLOCKS;
-    if (ACT >= 13) {
+    if (ACT == 13 || ACT == 14) {
         first = (uint8_t)(position() + 1);
         last = first + PIECE - 1 < BLOCKS ? (uint8_t)(first + PIECE - 1) : BLOCKS;
     }
@@ -364,7 +418,7 @@ int main(void)
         length += field(data + length, 3, "block", 5);
         length += field(data + length, FIELD_HASH, id, sizeof id);
         length += field(data + length, FIELD_PARENT, parent, sizeof parent);
-        if (ACT >= 13)
+        if (ACT == 13 || ACT == 14)
             length += field(data + length, 10, &height, 1);
         message(3, data, length, 0);
     }
@@ -372,7 +426,7 @@ int main(void)
         sleep(1);
     if (ACT == 12)
         pthread_join(thread, NULL);
-    if (ACT >= 13 && last < BLOCKS)
+    if ((ACT == 13 || ACT == 14) && last < BLOCKS)
         hear(3);
     if (ACT == 1 || (ACT == 13 && last < BLOCKS))
         *(volatile int *)(uintptr_t)16 = 1;

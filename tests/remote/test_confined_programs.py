@@ -109,6 +109,14 @@ def test_storage_ends_where_it_is_full(work: Path, user: int, tmp_path: Path) ->
         assert seen["causes"] == ["quota"], seen
 
 
+def test_files_on_their_way_over_a_socket_end_it(work: Path, user: int, tmp_path: Path) -> None:
+    """They have no name and no descriptor; a file system counts them all the same."""
+    seen = run(tmp_path, work, 16, user, settle=2.5, resources="{storage: 4MiB}")
+    assert answers(seen)["hidden ended with"] == (errno.ENOSPC if user == 0 else 0)
+    assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
+    assert user == 0 or "descriptors on their way" in seen["failures"][0]
+
+
 def test_without_a_grant_nothing_can_be_written(work: Path, user: int, tmp_path: Path) -> None:
     seen = run(tmp_path, work, 9, user)
     assert answers(seen)["storage ended with"] in {errno.EPERM, errno.ENOENT}
@@ -170,6 +178,32 @@ def test_names_of_threads_and_addresses_harm_nobody(work: Path, user: int, tmp_p
     found = answers(seen)
     assert (found["nameless"], found["forged"], found["kernel address"]) == (0, 0, errno.EFAULT)
     assert not seen["failures"], seen
+
+
+OUT_OF_BAND = ("send", "recv", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg")
+
+
+def test_it_uses_no_out_of_band_data(work: Path, user: int, tmp_path: Path) -> None:
+    """Little used, and with errors in the kernel before."""
+    seen = run(tmp_path, work, 15, user)
+    assert answers(seen) == {**dict.fromkeys(OUT_OF_BAND, errno.EPERM), "ordinary": 0}
+    assert not seen["failures"], seen
+
+
+def test_outside_the_same_program_uses_out_of_band_data(tmp_path: Path) -> None:
+    """The positive control of the test above, but where a kernel does without it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="supervm-programs-") as short,
+        listening(Path(short, "stream"), os.geteuid()),
+    ):
+        plugin = program(tmp_path / "plugin", 15)
+        command, environment = [plugin.path / "plugin"], {"SUPERVM_SOCKET": f"{short}/stream"}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            found = dict(process.stdout.readline().split() for _ in (*OUT_OF_BAND, "ordinary"))
+            process.kill()
+        assert found["ordinary"] == "0"
+        assert {found[name] for name in OUT_OF_BAND} in ({"0"}, {str(errno.EOPNOTSUPP)})
 
 
 def test_outside_the_same_program_does_connect(tmp_path: Path) -> None:

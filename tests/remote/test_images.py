@@ -80,6 +80,56 @@ def test_layers_lie_upon_one_another(tmp_path: Path, zipped: bool, nested: bool)
     assert not (image.root.parent / "contents").exists()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_whiteout_is_about_the_layers_below_wherever_it_stands(tmp_path: Path, first: bool) -> None:
+    """A layer is a set of changes: what it puts in itself stays, what lay below goes, whatever comes first."""
+    lower = layer(
+        entry("opaque/old", b"old"),
+        entry("opaque/below/old", b"old"),
+        entry("kept/gone", b"gone"),
+        entry("replaced", b"file"),
+        entry("folder/old", b"old"),
+        entry("again/old", b"old"),
+    )
+    whiteouts = [
+        entry("opaque/.wh..wh..opq", b""),
+        entry("kept/.wh.gone", b""),
+        entry("folder/.wh.old", b""),
+        entry(".wh.replaced", b""),
+        entry(".wh.again", b""),
+    ]
+    added = [
+        entry("opaque/made/by/the/way", b"new"),
+        entry("opaque/below/new", b"new"),
+        entry("replaced", b"new"),
+        entry("folder", kind=tarfile.DIRTYPE, mode=0o755),
+        entry("folder/new", b"new"),
+        entry("again", kind=tarfile.DIRTYPE, mode=0o755),
+        entry("again/new", b"new"),
+    ]
+    upper = layer(*(whiteouts + added if first else added + whiteouts))
+    found = files(unpack(layout(tmp_path / "image", [lower, upper])))
+    assert {name: text for name, text in found.items() if text != "/"} == {
+        "opaque/made/by/the/way": "new",
+        "opaque/below/new": "new",
+        "replaced": "new",
+        "folder/new": "new",
+        "again/new": "new",
+    }
+
+
+def test_a_further_name_of_a_file_below_does_not_keep_the_first(tmp_path: Path) -> None:
+    lower = layer(entry("first", b"same"), entry("opaque/first", b"same"))
+    upper = layer(
+        entry("second", kind=tarfile.LNKTYPE, link="first"),
+        entry(".wh.first", b""),
+        entry("opaque/second", kind=tarfile.LNKTYPE, link="opaque/first"),
+        entry("opaque/.wh..wh..opq", b""),
+    )
+    found = files(unpack(layout(tmp_path / "image", [lower, upper])))
+    assert found == {"second": "same", "opaque": "/", "opaque/second": "same"}
+
+
 @pytest.mark.parametrize(
     ("members", "said"),
     [

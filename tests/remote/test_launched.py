@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from supervm_rt.transports.native.child.storage import Storage, Way
 from supervm_rt.transports.remote import launching
 from supervm_rt.transports.remote.images import Layout
 from supervm_rt.transports.remote.places import clear_places
+from supervm_rt.transports.remote.transport import RemoteTransport
 from supervm_rt.trust.policy import Decision, Policy, PolicyLevel
 from tests.remote.messages import register, registered
 from tests.remote.programs import LAUNCHED, program
@@ -217,6 +219,35 @@ def test_a_flood_of_line_ends_is_dropped_and_counted(tmp_path: Path) -> None:
     trio.run(main)
 
 
+def test_a_pause_is_no_silence_once_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was stopped for want of processor time could give no sign of life meanwhile."""
+    real = launching.Program.start
+    seen: list[tuple[launching.Program, RemoteTransport]] = []
+
+    async def start(program: launching.Program, transport: RemoteTransport) -> None:
+        seen.append((program, transport))
+        await real(program, transport)
+
+    monkeypatch.setattr(launching.Program, "start", start)
+
+    async def main() -> None:
+        async with serving(tmp_path, program(tmp_path / "plugin", 0, heartbeat="60", resources='{cpu: "0.5"}')) as node:
+            await tip(node, 10)
+            ((running, transport),) = seen
+            assert running._quotas is not None
+            running._quotas.pauses = False  # only the test does
+            running._quotas._pause(stop=True)
+            await trio.sleep(1.0)
+            assert transport.silence() is None
+            paused = time.monotonic()
+            running._quotas._pause(stop=False)
+            silence = transport.silence()
+            assert silence is not None
+            assert silence <= time.monotonic() - paused
+
+    trio.run(main)
+
+
 def test_a_crash_is_named(tmp_path: Path) -> None:
     async def main() -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 1)) as node:
@@ -231,6 +262,24 @@ def test_one_that_exits_before_it_registers(tmp_path: Path) -> None:
         async with serving(tmp_path, program(tmp_path / "plugin", 2)) as node:
             failed = await node.seen.until(EventKind.PLUGIN_FAILED)
             assert "ended by itself with status 7" in failed.message
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(153, "forbidden-call"), (139, "forbidden-call"), (128, "forbidden-call"), (127, "exit"), (255, "exit")]
+)
+def test_no_status_looks_like_a_signal(tmp_path: Path, status: int, cause: str) -> None:
+    """bubblewrap tells a signal as 128 and its number: what the kernel did to it could not be told from what it says."""
+    plugin = program(tmp_path / "plugin", status)
+    outside = subprocess.run([plugin.path / "plugin"], check=False)
+    assert outside.returncode == status
+
+    async def main() -> None:
+        async with serving(tmp_path, plugin) as node:
+            failed = await node.seen.until(EventKind.PLUGIN_FAILED)
+            assert failed.data["cause"] == cause, failed.message
+            assert cause != "exit" or f"status {status}" in failed.message
 
     trio.run(main)
 

@@ -112,6 +112,24 @@ def test_code_that_was_written_cannot_be_run_not_even_while_the_library_is_loade
     assert seen["log"] == [f"make_program answered {errno.EPERM}"]
 
 
+@pytest.mark.parametrize("act", ["write_many", "hog_tables", "burn"])
+def test_quotas_that_are_looked_at_hold_constructors_too(act: str, work: Path, user: int, tmp_path: Path) -> None:
+    """Before the library is loaded; what the kernel itself enforces it enforces all the time."""
+    folder = tmp_path / "plugin"
+    tmp_path.chmod(0o755)
+    resources = '{storage: 4MiB, memory: 64MiB, cpu: "0.1"}'
+    make_attacker(folder, f"-DCONSTRUCTOR={act}", "-DSTAY=4", read_paths="[]", resources=resources)
+    seen = observe(folder, work, ["nothing"], {}, user=user)["acts"]["nothing"]
+    if act == "burn":
+        assert seen["exhausted"] == ["cpu"], seen
+        assert seen["failures"] == []
+    elif act == "hog_tables" or user != 0:
+        assert seen["causes"] == ["quota"], seen
+        assert seen["log"] == [], "it was never started"
+    else:
+        assert seen["log"] == [f"write_many answered {errno.ENOSPC}"]
+
+
 @pytest.mark.skipif(USER != 0, reason="needs root: only root mounts a file system")
 def test_storage_grows_and_shrinks_with_its_grant(tmp_path: Path) -> None:
     for number, size in enumerate((4, 12, 3)):

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,14 @@ def transport(
     storage: Path | None = None,
     ring_bytes: int = 1 << 16,
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
+    heartbeat: float | None = None,
 ) -> ChildTransport:
     return ChildTransport(
         SealedLibrary(library),
         name="it",
         generation=1,
         ring_bytes=ring_bytes,
-        heartbeat=None,
+        heartbeat=heartbeat,
         deadlines=deadlines,
         security=Security(),
         folder=Path("/nowhere"),
@@ -142,6 +144,28 @@ def test_one_that_does_not_take_its_configuration_is_overdue(library: bytes) -> 
         os.kill(it._runner, signal.SIGSTOP)
         with trio.fail_after(20), pytest.raises(CallOverdue, match=r"plugin_init did not return within 0.3 s"):
             await it.init()
+        await it.unload()
+
+    trio.run(main)
+
+
+def test_a_pause_is_no_silence_once_it_is_over(library: bytes) -> None:
+    """Who was stopped for want of processor time could give no sign of life meanwhile."""
+
+    async def main() -> None:
+        it = transport(library, resources=Resources(cpu=0.5), heartbeat=30.0)
+        for name in ("load", "grant", "init", "start"):
+            await call(it, name)()
+        assert it._watch is not None
+        it._watch._pause(stop=True)
+        await trio.sleep(1.0)
+        assert it.silence() is None
+        paused = time.monotonic()
+        it._watch._pause(stop=False)
+        silence = it.silence()
+        assert silence is not None
+        assert silence <= time.monotonic() - paused
+        await it.stop()
         await it.unload()
 
     trio.run(main)

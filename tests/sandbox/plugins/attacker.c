@@ -33,6 +33,9 @@ __attribute__((constructor)) static void escape(void)
 {
     struct aim known = {.secret = SECRET, .process = 1};
     answer_while_loading = attack(TEXT(CONSTRUCTOR), &known);
+#ifdef STAY
+    nanosleep(&(struct timespec){.tv_sec = STAY}, NULL);
+#endif
 }
 #endif
 

@@ -17,44 +17,32 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Any, cast
 
 from supervm_rt.errors import LoadError
+from supervm_rt.transports.remote.layers import CHUNK, MOST_ENTRIES, Above, Budget, Hashed, members
 from supervm_rt.transports.shortage import NO_DESCRIPTOR, host_error
 
 MOST_DOCUMENT_BYTES = 4 << 20
 MOST_LAYERS = 128
-MOST_ENTRIES = 200_000
 MOST_LINKS = 40
 """Links that are followed for one path."""
 LONGEST_PATH = 4_096
 DEEPEST = 128
 """Folders in one another."""
-MOST_HEADER_BYTES = 64 << 10
-"""Of one header that precedes a file in a layer, a long name or attributes: it is taken into memory as a whole."""
 MOST_COMMAND_BYTES = 128 << 10
 """Of command and environment, as much as the kernel takes for one word; each word costs 32 more."""
 MOST_ROOT_BYTES = 64 << 10
 """Of the names in its root folder, each of which is granted by itself."""
-MOST_ATTRIBUTES = 64
-"""That a layer has for all of its files."""
-_CHUNK = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _INDEXES = {"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
 _PLAIN = {"application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"}
 _GZIP = {f"{kind}{suffix}" for kind in _PLAIN for suffix in ("+gzip", ".gzip")}
 _TAG = "org.opencontainers.image.ref.name"
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
-_PRECEDES = {
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-}
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -88,15 +76,41 @@ class _Node:
     children: dict[str, _Node] | None = None
 
 
-@dataclass(slots=True)
-class _Budget:
-    """What may still be unpacked."""
+class _Changes:
+    """What one layer puts where: its whiteouts are about the layers below, wherever they stand in it."""
 
-    bytes: int
-    check: Callable[[], None]
-    """Asked again and again whether to go on: what it raises ends the unpacking."""
-    entries: int = MOST_ENTRIES
-    number: int = field(default=0)
+    def __init__(self) -> None:
+        self._names: dict[int, tuple[_Node, set[str]]] = {}
+        self._bare: dict[int, _Node] = {}
+
+    def put(self, folder: _Node, name: str) -> None:
+        """Notes a name that it puts into a folder, or a folder in it that it puts something into."""
+        self._names.setdefault(id(folder), (folder, set()))[1].add(name)
+
+    def _of(self, folder: _Node) -> set[str]:
+        return self._names[id(folder)][1] if id(folder) in self._names else set()
+
+    def hide(self, folder: _Node, name: str) -> None:
+        """Takes away what lay under this name below."""
+        children = cast("dict[str, _Node]", folder.children)
+        if name not in self._of(folder):
+            children.pop(name, None)
+        elif children[name].children is not None:
+            self.bare(children[name])
+
+    def bare(self, folder: _Node) -> None:
+        """Takes away all of a folder that lay below."""
+        waiting = [folder]
+        while waiting:
+            node = waiting.pop()
+            children = cast("dict[str, _Node]", node.children)
+            if id(node) in self._bare:  # what came since is this layer's own
+                continue
+            self._bare[id(node)] = node
+            own = self._of(node)
+            for name in [name for name in children if name not in own]:
+                del children[name]
+            waiting += [each for each in children.values() if each.children is not None]
 
 
 def split_reference(reference: str) -> tuple[str, str | None]:
@@ -207,7 +221,7 @@ class Layout:
             raise self._error(f"its command and environment are longer than {MOST_COMMAND_BYTES} bytes", "shorten them")
         contents, root = folder / "contents", folder / "root"
         contents.mkdir(parents=True)
-        budget = _Budget(most_bytes, check)
+        budget = Budget(most_bytes, check)
         tree = _Node(0o755, children={})
         try:
             for descriptor in self._layers:
@@ -216,7 +230,7 @@ class Layout:
                 raise self._error(
                     f"the names in its root folder are longer than {MOST_ROOT_BYTES} bytes", "make a folder for them"
                 )
-            found = self._walk(tree, self._parts(working_folder), None)
+            found = self._walk(tree, self._parts(working_folder))
             root.mkdir()
             root.chmod(0o755)
             _make(tree, root, check)
@@ -230,50 +244,48 @@ class Layout:
         there = found is not None and found.children is not None
         return Image(root, command, environment, working_folder, there, digest=self.sha256, **used)
 
-    def _apply(self, descriptor: dict[str, Any], tree: _Node, contents: Path, budget: _Budget) -> None:
+    def _apply(self, descriptor: dict[str, Any], tree: _Node, contents: Path, budget: Budget) -> None:
         kind = descriptor.get("mediaType")
         if kind not in _PLAIN | _GZIP:
             raise self._error(f"a layer is {kind!a}", "make its layers tar or tar+gzip")
         path, digest = self._path(descriptor)
         with self._open(path) as file:
-            hashed = _Hashed(file, budget.check)
+            hashed = Hashed(file, budget.check)
             source = cast("IO[bytes]", gzip.GzipFile(fileobj=cast("IO[bytes]", hashed)) if kind in _GZIP else hashed)
-            added: set[int] = set()
+            changes = _Changes()
             try:
-                for member, data in _members(source, budget):
+                for member, data in members(source, budget):
                     self._count(budget)
-                    self._member(member, data, tree, contents, budget=budget, added=added)
-                while hashed.read(_CHUNK):
+                    self._member(member, data, tree, contents, budget=budget, changes=changes)
+                while hashed.read(CHUNK):
                     pass
-            except _Above:
+            except Above:
                 raise self._error("unpacked it is larger than it may be", "raise resources.storage in its manifest") from None
             except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, RecursionError) as error:
                 raise self._error(f"a layer is broken ({error})") from None
         if f"sha256:{hashed.digest.hexdigest()}" != digest:
             raise self._error(f"what lies under {digest} has another digest")
 
-    def _count(self, budget: _Budget) -> None:
+    def _count(self, budget: Budget) -> None:
         budget.entries -= 1
         if budget.entries < 0:
             raise self._error(f"it has more than {MOST_ENTRIES} files")
 
     def _member(
-        self, member: tarfile.TarInfo, data: IO[bytes] | None, tree: _Node, contents: Path, *, budget: _Budget, added: set[int]
+        self, member: tarfile.TarInfo, data: IO[bytes] | None, tree: _Node, contents: Path, *, budget: Budget, changes: _Changes
     ) -> None:
         parts = self._parts(member.name)
         if not parts:
             return
-        parent = self._folder_of(tree, parts[:-1], budget)
+        parent = self._folder_of(tree, parts[:-1], budget, changes)
         children, name = cast("dict[str, _Node]", parent.children), parts[-1]
         if name == _OPAQUE:
-            for each in [each for each, node in children.items() if id(node) not in added]:
-                del children[each]
+            changes.bare(parent)
             return
         if name.startswith(_WHITEOUT):
-            gone = name.removeprefix(_WHITEOUT)
-            if gone in children and id(children[gone]) not in added:
-                del children[gone]
+            changes.hide(parent, name.removeprefix(_WHITEOUT))
             return
+        changes.put(parent, name)
         old = children.get(name)
         if member.isdir():
             if old is not None and old.children is not None:
@@ -291,12 +303,11 @@ class Layout:
             budget.number += 1
             path = contents / str(budget.number)
             with path.open("xb") as file:
-                shutil.copyfileobj(data, file, _CHUNK)
+                shutil.copyfileobj(data, file, CHUNK)
             node = _Node(member.mode & 0o777, content=path)
         else:
             raise self._error(f"{member.name!a} is neither file, folder nor link")
         children[name] = node
-        added.add(id(node))
 
     def _text(self, text: str) -> str:
         if "\0" in text or len(text) > LONGEST_PATH or not text:
@@ -309,9 +320,9 @@ class Layout:
             raise self._error(f"{name[:100]!a} leads out of the image")
         return parts
 
-    def _folder_of(self, tree: _Node, parts: list[str], budget: _Budget) -> _Node:
+    def _folder_of(self, tree: _Node, parts: list[str], budget: Budget, changes: _Changes) -> _Node:
         """The folder that a path names, with links followed inside the image; made where there is none."""
-        found = self._walk(tree, parts, budget)
+        found = self._walk(tree, parts, budget, changes)
         if found is None or found.children is None:
             raise self._error(f"{'/'.join(parts)[:100]!a} is not a folder")
         return found
@@ -319,11 +330,11 @@ class Layout:
     def _find(self, tree: _Node, parts: list[str]) -> _Node | None:
         if not parts:
             return tree
-        parent = self._walk(tree, parts[:-1], None)
+        parent = self._walk(tree, parts[:-1])
         return None if parent is None or parent.children is None else parent.children.get(parts[-1])
 
-    def _walk(self, tree: _Node, parts: list[str], budget: _Budget | None) -> _Node | None:
-        """``budget``: of which what is not there is made; None: it is not made."""
+    def _walk(self, tree: _Node, parts: list[str], budget: Budget | None = None, changes: _Changes | None = None) -> _Node | None:
+        """``budget``: of which what is not there is made; None: it is not made. ``changes``: where the way is noted."""
         way = [tree]
         left = list(reversed(parts))
         links = 0
@@ -349,6 +360,8 @@ class Layout:
                     del way[1:]
                 left += [each for each in reversed(node.link.split("/")) if each not in {"", "."}]
                 continue
+            if changes is not None:
+                changes.put(here, part)
             way.append(node)
             if len(way) > DEEPEST:
                 raise self._error(f"its folders lie too deep in one another, more than {DEEPEST}")
@@ -388,114 +401,6 @@ def _can_be_passed(word: object) -> bool:
     except UnicodeEncodeError:  # half of a character
         return False
     return True
-
-
-_HOLES = "a file with holes, which can be larger than what was counted"
-
-
-class _Above(Exception):
-    """More than may be unpacked."""
-
-
-class _Hashed:
-    """Reads a file and hashes it by the way."""
-
-    def __init__(self, file: IO[bytes], check: Callable[[], None]) -> None:
-        self._file = file
-        self._check = check
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        self._check()  # what is decompressed to nothing comes out of no other read
-        data = self._file.read(size)
-        self.digest.update(data)
-        return data
-
-
-class _Bounded:
-    """Reads what decompression gives, up to a bound."""
-
-    def __init__(self, source: IO[bytes], budget: _Budget) -> None:
-        self._source = source
-        self._budget = budget
-
-    def read(self, size: int = -1) -> bytes:
-        self._budget.check()
-        data = self._source.read(size)
-        self._budget.bytes -= len(data)
-        if self._budget.bytes < 0:
-            raise _Above
-        return data
-
-
-class _Header(tarfile.TarInfo):
-    """A header that is judged before what belongs to it is read."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """As tarfile does it. Raises ValueError, which tarfile hands on."""
-        header = super().frombuf(buf, encoding, errors)
-        if header.type in _PRECEDES and not 0 <= header.size <= MOST_HEADER_BYTES:
-            raise ValueError(f"{header.size} bytes before a file")
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise ValueError(_HOLES)
-        return header
-
-    def _proc_pax(self, archive: Any) -> Any:
-        """Takes attributes as tarfile does, but in one pass: its own ways can take the square of their length.
-
-        Raises ValueError.
-        """
-        said = _attributes(archive.fileobj.read((self.size + 511) // 512 * 512)[: self.size])
-        if self.type == tarfile.XGLTYPE:
-            archive.pax_headers.update(said)
-            if len(archive.pax_headers) > MOST_ATTRIBUTES:
-                raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for all files")
-        try:
-            following: Any = self.fromtarfile(archive)
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None  # not taken for the end of the archive
-        attributes = archive.pax_headers | said
-        if any(name.startswith("GNU.sparse.") for name in attributes):
-            raise ValueError(_HOLES)
-        if self.type != tarfile.XGLTYPE:
-            following._apply_pax_info(attributes, archive.encoding, archive.errors)
-            following.offset = self.offset
-            if "size" in attributes:  # where the next header begins
-                contents = following.isreg() or following.type not in tarfile.SUPPORTED_TYPES
-                archive.offset = following.offset_data + (following._block(following.size) if contents else 0)
-        return following
-
-
-def _attributes(data: bytes) -> dict[str, str]:
-    """What records of attributes say: "LENGTH NAME=VALUE" and a line's end each. Raises ValueError."""
-    found: dict[str, str] = {}
-    at = 0
-    while data[at : at + 1] not in {b"", b"\0"}:
-        digits, blank, _ = data[at : at + 8].partition(b" ")
-        length = int(digits) if blank and digits.isdigit() else 0
-        name, equals, value = data[at + len(digits) + 1 : at + length - 1].partition(b"=")
-        if not equals or data[at + length - 1 : at + length] != b"\n":
-            raise ValueError("attributes that are none")
-        found[name.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
-        if len(found) > MOST_ATTRIBUTES:
-            raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for a file")
-        at += length
-    return found
-
-
-def _members(source: IO[bytes], budget: _Budget) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
-    bounded = cast("IO[bytes]", _Bounded(source, budget))
-    with tarfile.open(fileobj=bounded, mode="r|", tarinfo=_Header, encoding="utf-8", errors="surrogateescape") as archive:
-        for member in archive:
-            if member.issparse():
-                raise ValueError(_HOLES)
-            if len(archive.pax_headers) > MOST_ATTRIBUTES:
-                raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for all files")
-            yield member, archive.extractfile(member) if member.isreg() else None
-            vars(archive)["members"] = []  # an archive remembers all that it saw
-    while bounded.read(_CHUNK):  # what follows the end of the archive counts too
-        pass
 
 
 def _annotations(descriptor: dict[str, Any]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ MOST_IMAGE_BYTES = 8 << 30
 END_SECONDS = 5.0
 _TOLD_SECONDS = 1.0
 """How long it may take until bubblewrap has told the end of what the kernel shows no more."""
-_OWN_PROGRAMS = 1
-"""seccomp programs around it."""
+_OWN_PROGRAMS = 2
+"""seccomp programs around it: its profile's, and the one about exit statuses."""
 _INFO, _WARNING = 2, 3
 
 
@@ -403,6 +403,11 @@ class Program:
     def paused(self) -> bool:
         """It is stopped for a while, for want of processor time."""
         return self._quotas is not None and self._quotas.paused
+
+    @property
+    def continued(self) -> float:
+        """When it was last let run on, by the monotonic clock."""
+        return 0.0 if self._quotas is None else self._quotas.continued
 
     def let_go(self) -> None:
         """It may run on, to come to its end."""

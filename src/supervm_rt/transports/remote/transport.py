@@ -384,7 +384,8 @@ class RemoteTransport:
             return None
         if self._program is not None and self._program.paused:
             return None
-        return 0.0 if self._blocked else max(time.monotonic() - self._sign, 0.0)
+        last = self._sign if self._program is None else max(self._sign, self._program.continued)
+        return 0.0 if self._blocked else max(time.monotonic() - last, 0.0)
 
     def statistics(self) -> RingStatistics | None:
         """Counters, in the words of the ring: its capacity is the window."""

@@ -53,6 +53,8 @@ class Watch:
     shared: int = 0
     """Bytes of memory that is the host's too."""
     paused: bool = False
+    continued: float = 0.0
+    """When the last pause ended, by the monotonic clock: only from then on it could give a sign of life."""
     _was_paused: bool = False
     """Since it was last looked at."""
     _pidfd: int = -1
@@ -167,6 +169,8 @@ class Watch:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP if stop else signal.SIGCONT)
             self.paused = stop
+            if not stop:
+                self.continued = time.monotonic()
             self._was_paused = self._was_paused or stop
 
     def let_go(self) -> None:

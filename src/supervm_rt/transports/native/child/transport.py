@@ -26,7 +26,7 @@ from supervm_rt.transports.native.child.ending import describe, why_not_loaded
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
 from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
-from supervm_rt.transports.native.child.quotas import Watch
+from supervm_rt.transports.native.child.quotas import CPU_SECONDS, LOOK_SECONDS, Watch
 from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
 from supervm_rt.transports.native.child.verifying import receive_with_sender, user_of, what_is_missing
@@ -241,15 +241,6 @@ class ChildTransport(NativeLife):
             user = user_of(self._runner)
             if user is not None:  # it may be the owner of what it reads
                 self.confinement = dataclasses.replace(self.confinement, user=user)
-            with contextlib.suppress(ProcessLookupError):  # it has ended, as the next call says
-                self._watch = Watch(
-                    self._runner,
-                    self._resources,
-                    self._group,
-                    self._storage,
-                    pauses=self.confinement.quotas.get("cpu") == "polling",
-                    shared=self._ring_bytes + SIDE_RING_BYTES,
-                )
             return
         # What the kernel shows no more has ended, which bubblewrap may still have to tell.
         ended = await self._wait_ended(_TOLD_SECONDS) if missing.startswith("/proc") else self._has_ended()
@@ -265,6 +256,20 @@ class ChildTransport(NativeLife):
             f"{self._name}: while it was loaded it kept the sandbox from being closed ({missing} is not around it)",
             remedy="its constructors did what no plugin does; ask its author",
         )
+
+    def _begin_watch(self) -> None:
+        """From here on the plugin's code runs, its constructors first."""
+        assert self.confinement is not None
+        if self._watch is None and self._runner:
+            with contextlib.suppress(ProcessLookupError):  # it has ended, as its next answer says
+                self._watch = Watch(
+                    self._runner,
+                    self._resources,
+                    self._group,
+                    self._storage,
+                    pauses=self.confinement.quotas.get("cpu") == "polling",
+                    shared=self._ring_bytes + SIDE_RING_BYTES,
+                )
 
     # ---- calls ---------------------------------------------------------------------------------------------------------------
 
@@ -318,7 +323,9 @@ class ChildTransport(NativeLife):
             except BlockingIOError:
                 if self._flooded:
                     await trio.sleep(FLOOD_PAUSE)
-                await trio.lowlevel.wait_readable(self._answers.fileno())
+                with trio.move_on_after(CPU_SECONDS if self._watch and self._watch.pauses else LOOK_SECONDS):
+                    await trio.lowlevel.wait_readable(self._answers.fileno())
+                await self._check_quotas()
                 continue
             except OSError:
                 return False
@@ -331,6 +338,7 @@ class ChildTransport(NativeLife):
         match reply.kind:
             case Kind.ENTERED:
                 self._entered = True
+                self._begin_watch()
             case Kind.INITIALISED:
                 self._initialised = reply.value
             case Kind.STARTED:
@@ -645,7 +653,10 @@ class ChildTransport(NativeLife):
         """Seconds since the last sign of life, for a plugin that asked for the heartbeat or whose manifest sets one."""
         if self._channel is None or self._channel.closed or not self._asked_start or (self._watch and self._watch.paused):
             return None
-        return self._silence_since(self._channel.last_sign_of_life, asked=self._channel.heartbeat_asked)
+        last = self._channel.last_sign_of_life
+        if self._watch is not None:
+            last = max(last, int(self._watch.continued * 1e9))
+        return self._silence_since(last, asked=self._channel.heartbeat_asked)
 
     def statistics(self) -> RingStatistics | None:
         """Counters of the ring, what the host itself dropped included."""

@@ -174,16 +174,16 @@ setsockopt a1 == IPPROTO_TCP, a2 == TCP_QUICKACK
 
 [program]
 # Only sockets that have to be connected, and connect() is put to the host whatever is said here: it makes it itself, and to its own
-# socket only. A datagram could be sent to any socket that the program sees.
+# socket only. A datagram could be sent to any socket that the program sees. No out-of-band data, as above.
 socket a0 == AF_UNIX, a1 & SOCK_TYPE == SOCK_STREAM
 socketpair a0 == AF_UNIX, a1 & SOCK_TYPE == SOCK_STREAM
 socketpair a0 == AF_UNIX, a1 & SOCK_TYPE == SOCK_SEQPACKET
-sendto
-recvfrom
-sendmsg
-recvmsg
-sendmmsg
-recvmmsg
+sendto a3 & MSG_OOB == 0
+recvfrom a3 & MSG_OOB == 0
+sendmsg a2 & MSG_OOB == 0
+recvmsg a2 & MSG_OOB == 0
+sendmmsg a3 & MSG_OOB == 0
+recvmmsg a3 & MSG_OOB == 0
 shutdown
 getsockname
 getpeername
