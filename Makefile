@@ -25,7 +25,7 @@ run: build  ## the demonstration: a real chain, mirrored
 test: build lint  ## the fast, complete suite
 	$(bin)/python -m pytest -m 'not nodes' $(PYTEST)
 
-test-nodes: build nodes examples  ## what needs real nodes and servers
+test-nodes: build nodes examples  ## what needs real nodes and servers, and a thousand kills of consumers and of hosts
 	@tools/prepare-machine $(PYTHON) nodes
 	SUPERVM_REQUIRE_NODES=1 $(bin)/python -m pytest -m nodes $(PYTEST)
 

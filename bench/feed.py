@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import itertools
+import shutil
 import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -25,37 +27,44 @@ from supervm_rt.ir.bitcoin import BitcoinTranslator
 from supervm_rt.ir.dev import DevTranslator
 from supervm_rt.ir.translator import RawBlock
 from supervm_rt.model.chain import ForkMode
+from supervm_rt.runtime.retention import prune
 from supervm_rt.store import BlockInput, Mirror, Store
 from supervm_rt.store.feed import Feed, Subscription, open_feed
 from supervm_rt.store.feed.reader import PAGE_EVENTS
+from supervm_rt.store.feed.retention import Kept, Retention, Sweeper
 
 EVENTS, QUICK_EVENTS = 1_000_000, 50_000
 COMMITS, QUICK_COMMITS = 2_000, 200
 SUBSCRIBERS = 1_000
 HELD = 128
 """KiB that a subscriber to events without blocks may hold."""
+PRUNED, QUICK_PRUNED = 100_000, 5_000
+KEPT = 1_000
+UNPRUNED_COMMITS = 1_000
 LINKED = 600
 """Blocks: over a second of mirroring, in which consumers are woken again and again."""
 RULES = ForkRules(mode=ForkMode.LONGEST, final_depth=100, orphan_limit=16)
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """Latency, catching up, a thousand subscribers."""
+    """Latency, catching up, a thousand subscribers, deleting old events."""
     with tempfile.TemporaryDirectory(prefix="supervm-bench-", dir=ROOT / "build") as name:
         yield from _latency(Path(name) / "latency.db", QUICK_COMMITS if quick else COMMITS)
         yield from _catching_up(Path(name) / "long.db", QUICK_EVENTS if quick else EVENTS)
         yield from _thousand(Path(name), quick)
+        yield from _pruning(Path(name), quick)
 
 
 class _Growing:
     """A chain of small blocks without content."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = Store.open(path, durable=False)
+    def __init__(self, path: Path, *, goes_on: _Growing | None = None, durable: bool = False) -> None:
+        """``goes_on``: in a copy of that one's store."""
+        self.store = Store.open(path, durable=durable)
         self._translator = DevTranslator()
         self.mirror: Mirror = self.store.mirror("bench", translator=self._translator, rules=RULES)
-        self._height = 0
-        self._parent = b"\xff" * 32
+        self._height: int = 0 if goes_on is None else goes_on._height
+        self._parent: bytes = b"\xff" * 32 if goes_on is None else goes_on._parent
 
     def next(self) -> BlockInput:
         hash_ = hashlib.sha256(self._height.to_bytes(8, "big")).digest()
@@ -245,6 +254,74 @@ async def _mirror(chain: list[bytes], path: Path, subscribers: int, batches: boo
         nursery.cancel_scope.cancel()
     store.close()
     return seconds, told
+
+
+def _pruning(folder: Path, quick: bool) -> Iterator[Row]:
+    """What a mirror waits for each commit, while old events are deleted beside it as a node does, and without; in turns."""
+    prepared = folder / "prune.db"
+    growing = _Growing(prepared)
+    events = QUICK_PRUNED if quick else PRUNED
+    done = 0
+    while done < events + 2 * KEPT:
+        done += growing.grow(1_000)
+    growing.store.close()
+    ways = ("with", "without", "again")
+    waits: dict[str, list[list[float]]] = {way: [] for way in ways}
+
+    def commit(way: str) -> float:
+        for old in folder.glob("pruned-*"):
+            old.unlink()
+        path = folder / f"pruned-{len(waits[way])}.db"
+        shutil.copyfile(prepared, path)
+        found = trio.run(_commit_beside, path, growing, events if way == "with" else 0)
+        waits[way].append(found)
+        return statistics.median(found)
+
+    in_turns({way: partial(commit, way) for way in ways}, 3 if quick else 7)
+
+    def medians(part: Callable[[list[float]], float]) -> list[float]:
+        return [statistics.median(map(part, waits[way][1:])) * 1e3 for way in ways]
+
+    note = f"{events:,} events; from asking for the store's turn to the end of the commit; smaller is better"
+    for name, part in (
+        ("p50", statistics.median),
+        ("p99", lambda found: statistics.quantiles(found, n=100)[98]),
+        ("max", max),
+    ):
+        beside, alone, again = medians(part)
+        yield Row(f"commit while no events are deleted to the same, {name}", again, alone, "ms", "what of the next row is noise")
+        yield Row(f"commit while events are deleted to none, {name}", beside, alone, "ms", note)
+
+
+async def _commit_beside(path: Path, made: _Growing, prune_events: int) -> list[float]:
+    """How long each commit took, in seconds, of one block each, one after another, until so many events were deleted; 0: none."""
+    growing = _Growing(path, goes_on=made, durable=True)
+    reader = Store.open(path, read_only=True)
+    turn = trio.Lock()
+    found: list[float] = []
+
+    def first() -> int:
+        with growing.store.snapshot() as connection:
+            return int(connection.execute("SELECT min(sequence) FROM events").fetchone()[0])
+
+    async def mirror() -> None:
+        block = growing.next()
+        begun = time.perf_counter()
+        async with turn:
+            await trio.to_thread.run_sync(growing.mirror.apply, "bench", [block])
+        found.append(time.perf_counter() - begun)
+
+    before = first()
+    async with trio.open_nursery() as nursery:
+        if prune_events:
+            retention = Retention(Kept(0, KEPT))
+            nursery.start_soon(prune, turn, growing.store, reader, retention, Sweeper(retention))
+        while first() - before < prune_events or len(found) < UNPRUNED_COMMITS * (not prune_events):
+            await mirror()
+        nursery.cancel_scope.cancel()
+    reader.close()
+    growing.store.close()
+    return found
 
 
 async def _hold(folder: Path, number: int) -> float:

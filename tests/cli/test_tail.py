@@ -179,12 +179,18 @@ def test_several_chains_come_in_the_order_of_the_store(tmp_path: Path) -> None:
             for mirror in mirrors:
                 mirror.apply(PLUGIN, busy_inputs(4, 30)[at : at + 3])
         log = [(event.chain, event.sequence) for event in store.events(limit=1000)]
-    lines = supervm("tail", "two", "one", "--store", path, "--json").lines()
+    lines = supervm("tail", "two", "one", "--store", path, "--json", "--from-start").lines()
     assert [(line["chain"], line["sequence"]) for line in lines] == log
+    assert short(supervm("tail", "two", "one", "--store", path, "--json").lines()) == short(lines[-10:])
+    state = tmp_path / "state"
+    assert supervm("tail", "two", "one", "--store", path, "--json", "--state", state).lines() == lines
     rest = supervm("tail", "one", "two", "--store", path, "--json", "--cursor", lines[10]["cursor"]).lines()
     assert rest == lines[11:]
-    text = supervm("tail", "one", "two", "--store", path).out.splitlines()
+    text = supervm("tail", "one", "two", "--store", path, "--from-start").out.splitlines()
     assert [line.split()[0] for line in text] == [chain for chain, _ in log]
+    ran = supervm("tail", "one", "two", "--store", path, "--from", 3)
+    assert (ran.status, ran.out) == (2, "")
+    assert "several chains cannot begin at one height" in ran.err
 
 
 def test_without_a_chain_it_is_of_all(tmp_path: Path) -> None:
@@ -263,6 +269,8 @@ def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) ->
     folder.mkdir()
     spoilt = tmp_path / "spoilt"
     spoilt.write_text(cursor[:-8])
+    circle = tmp_path / "circle" / "state"
+    circle.parent.symlink_to("circle")
     forged = cursor[:-1] + ("A" if cursor[-1] != "A" else "Q")
     for status, words, arguments in (
         (1, "no chain nothing", ("nothing", "--store", sample)),
@@ -277,6 +285,7 @@ def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) ->
         (1, "delete the file to begin anew", ("bitcoin", "--store", sample, "--state", spoilt)),
         (2, "cannot be read", ("bitcoin", "--store", sample, "--state", folder)),
         (1, "cannot be written", ("bitcoin", "--store", sample, "--state", tmp_path / "none" / "state")),
+        (2, "cannot be read", ("bitcoin", "--store", sample, "--state", circle)),
         (2, "not allowed with", ("bitcoin", "--store", sample, "--from", "3", "--from-start")),
         (2, "is not a height", ("bitcoin", "--store", sample, "--from", "-3")),
         (2, "is not hexadecimal", ("bitcoin", "--store", sample, "--script", "xyz")),
@@ -284,6 +293,7 @@ def test_refusals_say_what_to_do(sample: Path, growing: Path, tmp_path: Path) ->
         ran = supervm("tail", *arguments)
         assert ran.status == status, (arguments, ran)
         assert words in ran.err, (arguments, ran)
+        assert ran.out == "", "it fails before anything is printed"
 
 
 def test_it_follows_a_living_mirror(tmp_path: Path, processes: list[Process]) -> None:

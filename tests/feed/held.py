@@ -118,7 +118,7 @@ def main() -> None:
         "with values": (folder / "large.store", "bitcoin", 15, {"ir": True}, lambda _, ir: (ir, decode_block(ir))),
     }
     for kind, scripts in SCRIPTS.items():
-        kinds[kind] = (folder / "large.store", "bitcoin", 6, {"scripts": scripts}, found)
+        kinds[kind] = (folder / "large.store", "bitcoin", 4, {"scripts": scripts}, found)
     result = {}
     for kind, (path, chain, consumers, wanted, block) in kinds.items():
         size = 0 if block is None else one_block(folder, block)

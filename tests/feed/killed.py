@@ -1,6 +1,9 @@
 """Consumers, or the host, killed and started again at any moment, while a chain with reorgs is mirrored.
 
 Arguments: a folder, ``sample`` or ``random``, ``consumers``, ``host`` or ``pruning``, how often something is killed, and a seed.
+In place of ``random`` a JSON file that says which tree (``blocks``: see ``Drawn``) and which kills (``kills``: each a moment from
+0 to 1, and a consumer).
+
 The processes are forks of this one, which has all it needs loaded and no thread: so that a thousand lives cost seconds. The last
 line printed says how many were killed, and that each consumer holds exactly the log.
 
@@ -10,6 +13,7 @@ the end each cursor that was ever given is tried.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
@@ -33,7 +37,7 @@ from supervm_rt.store import BlockInput, Input, Mirror, Store
 from supervm_rt.store.feed import FeedEvent, Kept, Retention, open_feed
 from supervm_rt.store.feed.retention import Sweeper, find_horizons, move_horizon, sweep
 from tests.cli.support import SAMPLE_BLOCKS
-from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
+from tests.feed.support import Drawn, Rebuilt, busy_inputs, consumer, log_of, read_all, told
 from tests.sample.block_reader import read_folder
 from tests.store.support import CHAIN, HEAVIEST, PLUGIN
 
@@ -52,6 +56,8 @@ def inputs_of(source: str, seed: int) -> tuple[BitcoinTranslator | None, list[In
     """The sample chain as bitcoind wrote it, or a random tree."""
     if source == "random":
         return None, busy_inputs(seed, 3000)
+    if source.endswith(".json"):
+        return None, Drawn(json.loads(Path(source).read_text())["blocks"]).inputs(1000)
     translator = BitcoinTranslator("regtest")
     raw = map(RawBlock, read_folder(SAMPLE_BLOCKS, bytes.fromhex("fabfb5da")))
     return translator, [
@@ -75,6 +81,14 @@ def fork(work: Callable[[], None]) -> int:
 def kill(child: int) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def moments(source: str, kills: int, seed: int) -> list[tuple[float, int]]:
+    """For each kill how long to wait before, as a part of the longest time, and which consumer is meant."""
+    if source.endswith(".json"):
+        return [(moment, who) for moment, who in json.loads(Path(source).read_text())["kills"]]
+    random = Random(seed)
+    return [(random.random(), random.randrange(CONSUMERS)) for _ in range(kills)]
 
 
 class Told(NamedTuple):
@@ -262,7 +276,6 @@ def judge_pruned(world: World, lives: Iterable[int], deadline: float) -> int:
 def main() -> None:
     folder, source, what, kills, seed = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
     world = World(folder, source, seed, prunes=what == "pruning")
-    random = Random(seed)
     lives = {number: fork(lambda number=number: world.consume(number)) for number in range(CONSUMERS)}  # type: ignore[misc]
     # All in all about as long as the kills take; a batch is 2.5 blocks.
     pause = kills * 0.01 / (len(world.inputs) / 2.5)
@@ -270,11 +283,10 @@ def main() -> None:
     killed = amidst = 0
     deadline = time.monotonic() + 60 + kills / 3
     try:
-        while killed < kills:
+        for moment, number in moments(source, kills, seed):
             assert time.monotonic() < deadline
             if what == "consumers":
-                time.sleep(random.random() * 0.02)
-                number = random.randrange(CONSUMERS)
+                time.sleep(moment * 0.02)
                 kill(lives[number])
                 lives[number] = fork(lambda number=number: world.consume(number))  # type: ignore[misc]
             else:
@@ -287,9 +299,9 @@ def main() -> None:
                     while not world.pruning[0] and world.done() < len(world.inputs):
                         assert time.monotonic() < deadline
                         time.sleep(0.0002)
-                    time.sleep(random.random() * 0.004)
+                    time.sleep(moment * 0.004)
                 else:
-                    time.sleep(random.random() * 0.03)
+                    time.sleep(moment * 0.03)
                 kill(host)
                 amidst += world.pruning[0]
                 world.pruning[0] = 0
@@ -305,7 +317,7 @@ def main() -> None:
         with Store.open(world.store, read_only=True) as store:
             log = [(sequence, str(step), hash_) for sequence, step, hash_ in log_of(store)]
             reorgs = store.chain(CHAIN).statistics().reorgs
-        assert reorgs >= 3
+        assert reorgs >= 3 or source.endswith(".json")
         if what == "pruning":
             worked = judge_pruned(world, lives, deadline)
             print(f"killed {killed}; {amidst} of them while events were deleted, {worked} cursors tried that work; ", end="")

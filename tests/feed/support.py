@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from hypothesis import strategies as st
 
 from supervm_rt.chain.cursor import Sealer
 from supervm_rt.model.chain import BlockRef, Step
@@ -99,18 +102,54 @@ def told(events: Iterable[FeedEvent]) -> list[tuple[int | None, Step, bytes]]:
 def busy_inputs(seed: int, count: int) -> list[Input]:
     """A chain that grows and reorgs often, a few blocks deep, with some blocks late by a few inputs."""
     random = Random(seed)
+    return grown(
+        count,
+        back=lambda: min(int(random.expovariate(0.7)), 6),
+        weight=lambda: random.randint(1, 3),
+        late=lambda: random.random() < 0.1,
+        comes=lambda: random.random() < 0.3,
+    )
+
+
+def grown(
+    count: int, *, back: Callable[[], int], weight: Callable[[], int], late: Callable[[], bool], comes: Callable[[], bool]
+) -> list[Input]:
+    """Such a chain of ``count`` inputs, as it is chosen for each block: how many blocks before the newest its parent is, its
+    weight, whether it is late; and for each input after it whether the first of the late ones comes."""
     tree = [("r", 0)]
     inputs: list[Input] = [block("r", "x", 0, transactions=["r"])]
-    late: list[Input] = []
-    while len(inputs) + len(late) < count:
-        parent, height = tree[-1 - min(int(random.expovariate(0.7)), len(tree) - 1, 6)]
+    waiting: list[Input] = []
+    while len(inputs) + len(waiting) < count:
+        parent, height = tree[-1 - min(back(), len(tree) - 1)]
         name = f"{len(tree)}"
         tree.append((name, height + 1))
-        made = block(name, parent, height + 1, weight=random.randint(1, 3), transactions=[name])
-        if random.random() < 0.1:
-            late.append(made)
-        else:
-            inputs.append(made)
-        if late and random.random() < 0.3:
-            inputs.append(late.pop(0))
-    return [replace(one, position=str(number).encode()) for number, one in enumerate([*inputs, *late], start=1)]
+        made = block(name, parent, height + 1, weight=weight(), transactions=[name])
+        (waiting if late() else inputs).append(made)
+        if waiting and comes():
+            inputs.append(waiting.pop(0))
+    return [replace(one, position=str(number).encode()) for number, one in enumerate([*inputs, *waiting], start=1)]
+
+
+class Drawn(NamedTuple):
+    """What hypothesis has chosen for a chain: see ``grown``; used from the first on, and then again."""
+
+    blocks: list[tuple[int, int, bool, bool]]
+
+    def inputs(self, count: int) -> list[Input]:
+        backs, weights, lates, comings = (itertools.cycle(choices) for choices in zip(*self.blocks, strict=True))
+        return grown(
+            count,
+            back=lambda: next(backs),
+            weight=lambda: next(weights),
+            late=lambda: next(lates),
+            comes=lambda: next(comings),
+        )
+
+
+def drawn_trees(blocks: int) -> st.SearchStrategy[Drawn]:
+    """Trees of so many blocks, each of which is chosen."""
+    backs = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 4, 5, 6])
+    seldom = st.integers(0, 9).map(lambda number: number == 9)
+    often = st.integers(0, 2).map(lambda number: number == 2)
+    chosen = st.tuples(backs, st.integers(1, 3), seldom, often)
+    return st.lists(chosen, min_size=blocks, max_size=blocks).map(Drawn)

@@ -326,6 +326,33 @@ def test_the_last_events(path: Path) -> None:
     run(test)
 
 
+def test_the_last_events_of_several_chains(path: Path) -> None:
+    """Of all of them together, in the store's order; also where the old ones of one were deleted."""
+    names = ("one", "two", "three")
+    with Store.open(path) as store:
+        mirrors = [dev_mirror(store, RULES, name) for name in names]
+        for at in range(0, 60, 4):
+            for mirror, pace in zip(mirrors, (4, 2, 1), strict=True):
+                mirror.apply(PLUGIN, busy_inputs(pace, 60)[at // 4 * pace : at // 4 * pace + pace])
+
+        async def test() -> None:
+            async with open_feed(path) as feed:
+                for chains in (names, names[:2], names[1:]):
+                    for keep in (None, 40):
+                        if keep is not None:
+                            prune(store, keep=keep)
+                        log = [event for event in store.events(limit=10_000) if event.chain in chains]
+                        kept = [(event.chain, event.sequence, event.step) for event in log]
+                        for count in (0, 1, 7, 30, len(log), len(log) + 3, 2**63 - 1):
+                            events = [event async for event in feed.subscribe(chains, start=Last(count), follow=False)]
+                            assert [(one.chain, one.sequence, one.step) for one in events] == kept[max(0, len(kept) - count) :]
+                            for number, event in enumerate(events[:5], start=1):
+                                rest = feed.subscribe(chains, cursor=event.cursor, follow=False)
+                                assert await all_of(rest) == told(events[number:])
+
+        run(test)
+
+
 def test_a_failure_inside_comes_out_bare(path: Path) -> None:
     fill(path, chain_of(1))
 

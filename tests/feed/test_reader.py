@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -13,14 +12,14 @@ from hypothesis import strategies as st
 from supervm_rt.chain.cursor import Sealer
 from supervm_rt.errors import CursorTooOld
 from supervm_rt.model.chain import Step
-from supervm_rt.store import BlockState, FinalInput, Input, Store, digest
+from supervm_rt.store import BlockState, FinalInput, Store, digest
 from supervm_rt.store.feed.events import Request, Transactions
 from supervm_rt.store.feed.reader import FeedReader
 from supervm_rt.store.feed.retention import SWEPT_AT_ONCE, Kept, Retention, Sweeper, find_horizons, move_horizon, sweep
 from supervm_rt.store.queries import ChainReader
 from supervm_rt.store.schema import StateCode
 from tests.feed.killed import inputs_of
-from tests.feed.support import Rebuilt, busy_inputs, consumer, log_of, read_all, told
+from tests.feed.support import Drawn, Rebuilt, busy_inputs, consumer, drawn_trees, log_of, read_all, told
 from tests.store.support import CHAIN, HEAVIEST, PLUGIN, block, chain_of, dev_mirror, fill, line
 from tests.store.test_reading_beside import counted
 
@@ -335,32 +334,36 @@ def _stands(chain: ChainReader, hash_: bytes) -> bool:
 
 
 @settings(max_examples=40)
-@given(seed=st.integers(0, 10_000), steps=st.integers(0, 10_000))
-def test_a_thousand_stops_in_random_trees(tmp_path_factory: pytest.TempPathFactory, seed: int, steps: int) -> None:
+@given(tree=drawn_trees(120), depth=st.sampled_from([None, 2, 5]), data=st.data())
+def test_a_thousand_stops_in_random_trees(
+    tmp_path_factory: pytest.TempPathFactory, tree: Drawn, depth: int | None, data: st.DataObject
+) -> None:
     """Consumers that stop anywhere and go on from their cursor, while the tree grows and old events go."""
-    walk = Random(steps)
     path = tmp_path_factory.mktemp("random") / "chain.store"
-    inputs: list[Input] = busy_inputs(seed, 120)
+    inputs = tree.inputs(120)
+    counts, fifths, keeps, limits = st.integers(1, 12), st.integers(0, 4), st.sampled_from([5, 20, 100]), st.integers(0, 9)
     with Store.open(path, durable=False) as store:
-        mirror = dev_mirror(store, replace(HEAVIEST, final_depth=walk.choice([None, 2, 5])))
+        mirror = dev_mirror(store, replace(HEAVIEST, final_depth=depth))
         known: list[tuple[Rebuilt, str | None]] = [(Rebuilt(), None) for _ in range(3)]
         done = 0
         while done < len(inputs):
-            count = walk.randint(1, 12)
+            count = data.draw(counts)
             mirror.apply(PLUGIN, inputs[done : done + count])
             done += count
-            if walk.random() < 0.2:
-                keep = walk.choice([5, 20, 100])
-                prune(store, keep=keep, undone=walk.choice([None, keep, 2 * keep, 400]), sweeping=walk.random() < 0.7)
+            if data.draw(fifths) == 4:
+                keep = data.draw(keeps)
+                undone = data.draw(st.sampled_from([None, keep, 2 * keep, 400]))
+                prune(store, keep=keep, undone=undone, sweeping=data.draw(st.booleans()))
             for number, (rebuilt, cursor) in enumerate(known):
-                if walk.random() < 0.4:
+                limit = data.draw(limits)
+                if limit == 0:
                     continue
                 try:
-                    page = consumer(store, cursor).read(store, walk.randint(1, 9))
+                    page = consumer(store, cursor).read(store, limit)
                 except CursorTooOld:
                     known[number] = (Rebuilt(), None)
                     continue
-                stop = walk.randint(0, len(page.events))
+                stop = data.draw(st.integers(0, len(page.events)))
                 rebuilt.apply(page.events[:stop])
                 known[number] = (rebuilt, page.events[stop - 1].cursor if stop else cursor)
         for rebuilt, cursor in known:

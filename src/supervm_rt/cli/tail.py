@@ -11,10 +11,10 @@ import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import trio
 
@@ -142,6 +142,8 @@ class _Tail:
         options = self._options
         if self._state is not None:
             self._saved = await trio.to_thread.run_sync(_load, self._state)
+            # What cannot be kept is not begun: lines would be printed again each time.
+            await trio.to_thread.run_sync(_try_to_store, self._state)
         if not self._chains:
             self._chains = await self._feed.stored_chains(self._saved or options.cursor)
         if not self._chains:
@@ -177,7 +179,7 @@ class _Tail:
         if options.height is not None:
             start = options.height
         elif not options.from_start and self._state is None:
-            start = Last(_SHOWN) if len(self._chains) == 1 else BEGINNING
+            start = Last(_SHOWN)
         return self._feed.subscribe(
             self._chains,
             cursor=cursor,
@@ -256,19 +258,33 @@ def _load(path: Path) -> str | None:
 
 def _store(path: Path, cursor: str) -> None:
     """Under another name first: whoever reads it, after whatever failure, sees a whole one."""
-    draft: str | None = None
+    with _draft(path) as (file, target):
+        file.write(cursor + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+        Path(file.name).replace(target)
+
+
+def _try_to_store(path: Path) -> None:
+    """Raises OperatorError where a cursor could not be kept."""
+    with _draft(path):
+        pass
+
+
+@contextlib.contextmanager
+def _draft(path: Path) -> Iterator[tuple[IO[str], Path]]:
+    """A new file beside where a path leads, and that place; it goes where it is not put there. Raises OperatorError."""
     try:
         target = path.resolve()
-        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(cursor + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).replace(target)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="ascii", prefix=f".{target.name}.", dir=target.parent, delete=False
+        ) as file:
+            try:
+                yield file, target
+            finally:
+                with contextlib.suppress(OSError):
+                    Path(file.name).unlink(missing_ok=True)
     except OSError as error:
-        if draft is not None:
-            with contextlib.suppress(OSError):
-                Path(draft).unlink(missing_ok=True)
         raise OperatorError(
             f"--state {path}: cannot be written ({error.strerror})", remedy="name a file in a folder that this user may write"
         ) from None

@@ -26,7 +26,7 @@ async def keep_retention(runtime: Runtime, store: Store, retention: Retention) -
         reader = await trio.to_thread.run_sync(partial(Store.open, store.path, read_only=True))
         sweeper = Sweeper(retention)
         while True:
-            await _round(runtime.store_turn, store, reader, retention, sweeper)
+            await prune(runtime.store_turn, store, reader, retention, sweeper)
             await trio.sleep(EVERY)
     except StoreError as error:
         runtime.store_failed(error)
@@ -36,7 +36,11 @@ async def keep_retention(runtime: Runtime, store: Store, retention: Retention) -
                 await trio.to_thread.run_sync(reader.close)
 
 
-async def _round(turn: trio.Lock, store: Store, reader: Store, retention: Retention, sweeper: Sweeper) -> None:
+async def prune(turn: trio.Lock, store: Store, reader: Store, retention: Retention, sweeper: Sweeper) -> None:
+    """Deletes all that may go by now. ``turn``: of those that write; ``reader``: another handle of the same store.
+
+    Raises StoreError.
+    """
     moved = True
     while moved:
         horizons = await trio.to_thread.run_sync(find_horizons, reader, retention, time.time())

@@ -195,7 +195,7 @@ NOW: Final = "now"
 
 @dataclass(frozen=True, slots=True)
 class Last:
-    """A start: the last events that are kept."""
+    """A start: the last events that are kept, of all chains of the subscription together."""
 
     events: int
 
@@ -229,10 +229,10 @@ class Request:
         number = self.start.events if isinstance(self.start, Last) else self.start
         if isinstance(number, int) and not 0 <= number <= HIGHEST_INTEGER:
             raise ConfigurationError(f"a subscription cannot begin at {number}", remedy="give a number from 0 on")
-        if isinstance(number, int) and len(self.chains) > 1:
+        if isinstance(self.start, int) and len(self.chains) > 1:
             raise ConfigurationError(
-                "several chains cannot begin at one height, or with their last events",
-                remedy="subscribe to each by itself, or begin at the beginning, now or a cursor",
+                "several chains cannot begin at one height",
+                remedy="subscribe to each by itself, or begin at the beginning, with the last events, now or at a cursor",
             )
         if not isinstance(self.start, Cursor | Last | int) and self.start not in {BEGINNING, NOW}:
             raise ConfigurationError(f"{self.start!a} is no start", remedy=f"use {BEGINNING}, {NOW} or a height")

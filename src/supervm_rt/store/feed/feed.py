@@ -102,10 +102,10 @@ class Feed:
         """The events of one chain, or of several in the order in which the store committed them.
 
         ``cursor``: goes on behind the event that carried it. Else ``start`` says where to begin: ``"beginning"``; ``"now"``, with
-        the next event; a height, with the blocks from there on; ``Last(n)``, with the last n events that are kept (a height and
-        ``Last`` of one chain only). ``steps``: only these. ``addresses``,
-        ``scripts`` (of outputs) and ``transactions`` (ids): only blocks that hold one of these transactions, or one that pays to
-        or spends from one of these addresses or scripts; the events list them. ``raw``, ``ir``: the blocks with the events.
+        the next event; a height, with the blocks from there on (of one chain only); ``Last(n)``, with the last n events that are
+        kept, of all these chains together. ``steps``: only these. ``addresses``, ``scripts`` (of outputs) and ``transactions``
+        (ids): only blocks that hold one of these transactions, or one that pays to or spends from one of these addresses or
+        scripts; the events list them. ``raw``, ``ir``: the blocks with the events.
         ``follow=False`` ends with what there is.
 
         Raises CursorMalformed, CursorForged, CursorTooNew, CursorOfAnotherStore, CursorOfAnotherChain and ConfigurationError at

@@ -15,6 +15,7 @@ chain, and then goes on as one that began anew and had come that far.
 from __future__ import annotations
 
 import heapq
+import itertools
 import operator
 import sqlite3
 from collections.abc import Mapping
@@ -403,14 +404,21 @@ class FeedReader:
         self._move(0, changed)
 
     def _begin_late(self, connection: sqlite3.Connection, events: int) -> None:
-        (chain,), (place,) = self._ids, self._context.places
-        row = connection.execute(
-            "SELECT sequence FROM events WHERE chain = ? ORDER BY sequence DESC LIMIT 1 OFFSET ?", (chain, events)
-        ).fetchone()
-        horizon = horizon_of(connection, chain)
-        after = max(0 if row is None else row[0], 0 if horizon is None else horizon.sequence)
-        final = final_at(connection, chain, after) or (None if horizon is None else horizon.final)
-        self._move(0, {0: replace(place, after=after, final=final)})
+        streams = [
+            connection.execute("SELECT sequence FROM events WHERE chain = ? ORDER BY sequence DESC", (chain,))
+            for chain in self._ids
+        ]
+        newest_first = heapq.merge(*streams, key=operator.itemgetter(0), reverse=True)
+        (before,) = next(itertools.islice(newest_first, events, None), (0,))
+        for stream in streams:
+            stream.close()
+        changed = {}
+        for index, (chain, place) in enumerate(zip(self._ids, self._context.places, strict=True)):
+            horizon = horizon_of(connection, chain)
+            after = max(before, 0 if horizon is None else horizon.sequence)
+            final = final_at(connection, chain, after) or (None if horizon is None else horizon.final)
+            changed[index] = replace(place, after=after, final=final)
+        self._move(0, changed)
 
     def _begin_now(self, readers: list[ChainReader], head: int) -> None:
         places = zip(self._context.places, readers, strict=True)
