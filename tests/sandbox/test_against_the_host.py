@@ -19,7 +19,8 @@ CAUSES = {
     "write_host_page": "crash",
     "forge_control": "control",
     "forge_answer": "control",
-    "spin_in_stop": "lifecycle",
+    "spin_in_stop": "hang",
+    "abort_in_stop": "crash",
 }
 FLOODS = ("flood_logs", "flood_metrics", "flood_stdout", "flood_line_ends", "flood_wakes", "flood_notices")
 USER = os.geteuid()

@@ -260,6 +260,7 @@ SUPERVM_EXPORT int plugin_stop(void)
     stopping = 1;
     if (strcmp(act, "slow_start") == 0) tell("slow_stop", 0);
     if (strcmp(act, "spin_in_stop") == 0) for (;;) {}
+    if (strcmp(act, "abort_in_stop") == 0) abort();
     if (has_worker) pthread_join(worker, NULL);
     return 0;
 }

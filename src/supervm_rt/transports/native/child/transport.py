@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, SealedLibrary, SharedChannel
-from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, RingCorrupt
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, PluginHung, RingCorrupt
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
@@ -544,7 +544,7 @@ class ChildTransport(NativeLife):
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; then its process.
 
-        A plugin_start that is under way has its own deadline first.
+        A plugin_start that is under way has its own deadline first. Raises PluginHung, ChildEnded, LifecycleError.
         """
         ends = self._ends
         self._take_stop()
@@ -570,10 +570,8 @@ class ChildTransport(NativeLife):
                 if self._asked_start and not self._started:
                     await self._answer(limit, "plugin_start", Kind.STARTED, spent=trio.current_time() - begun)
             except CallOverdue as overdue:
-                self._kill()
-                raise LifecycleError(f"{overdue.message}; its process was killed", remedy=overdue.remedy) from None
-            except ChildEnded as ended:
-                raise LifecycleError(ended.message, remedy=ended.remedy) from None
+                # Not CallOverdue: nothing of it still runs.
+                raise PluginHung(f"{overdue.message}; its process was killed", remedy=overdue.remedy) from None
             finally:
                 self._kill()  # what a thread of it goes on to write would never be all taken
         self._check("plugin_stop", reply.value)
