@@ -141,7 +141,7 @@ def make_attacker(folder: Path, *options: str, profile: str = "baseline", read_p
     return folder
 
 
-def observe(
+def run_node(
     folder: Path,
     work: Path,
     acts: Sequence[str],
@@ -155,7 +155,7 @@ def observe(
     level: str = "dev",
     restart: str = "never",
     inherited: Sequence[int] = (),
-) -> dict[str, Any]:
+) -> subprocess.CompletedProcess[str]:
     """Runs the acts in a node of its own, as this user. See host_process. ``seconds``: how long a plugin may take to
     stop; ``settle``: how long it is watched once it was started; ``level``: of the policy, which takes every plugin for a
     verified one; ``prefix``: words before the command; ``inherited``: descriptors that the node leaves open to who wants them."""
@@ -170,9 +170,14 @@ def observe(
     command = [*prefix, *as_user(user), sys.executable, "-m", "tests.sandbox.host_process"]
     command += [str(folder), str(work / "store.db"), json.dumps(options), *acts]
     environment = {**os.environ, "HOME": str(work)}
-    done = subprocess.run(
+    return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False, pass_fds=inherited
     )
+
+
+def observe(folder: Path, work: Path, acts: Sequence[str], settings: dict[str, object], **options: Any) -> dict[str, Any]:
+    """What a node that ended well saw of them. ``options``: of run_node."""
+    done = run_node(folder, work, acts, settings, **options)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

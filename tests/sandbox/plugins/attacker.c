@@ -53,11 +53,11 @@ static void *left_behind(void *unused)
     return unused;
 }
 static pthread_t left_thread;
-static int opened_while_loading;
+static int opened_while_loading, leave_thread_answer;
 __attribute__((constructor)) static void leave_thread(void)
 {
     opened_while_loading = read_library(NULL);
-    pthread_create(&left_thread, NULL, left_behind, NULL);
+    leave_thread_answer = pthread_create(&left_thread, NULL, left_behind, NULL);
 }
 #endif
 
@@ -244,9 +244,12 @@ SUPERVM_EXPORT int plugin_init(void *vtable)
 #endif
 #ifdef LEFT_THREAD
     tell("opened_while_loading", opened_while_loading);
-    atomic_store(&go_on, 1);
-    pthread_join(left_thread, NULL);
-    tell("left_thread", left_thread_answer);
+    tell("leave_thread", leave_thread_answer);
+    if (leave_thread_answer == 0) {
+        atomic_store(&go_on, 1);
+        pthread_join(left_thread, NULL);
+        tell("left_thread", left_thread_answer);
+    }
 #endif
     if (strcmp(act, "spin_in_init") == 0) for (;;) {}
     return 0;
