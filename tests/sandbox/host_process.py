@@ -1,7 +1,7 @@
 """A node of its own: runs plugins, one for each act, and prints what it saw. Run as root or as an ordinary user.
 
-``python -m tests.sandbox.host_process FOLDER STORE OPTIONS-JSON ACT...``; the options are the fields of ``Options``. Where FOLDER has
-a folder ACT, that is the plugin, and does nothing once it was started.
+``python -m tests.sandbox.host_process FOLDER STORE OPTIONS-JSON ACT...``; the options are the fields of ``Options``. Where FOLDER
+has a folder ACT, that is the plugin, and does nothing once it was started.
 """
 
 from __future__ import annotations
