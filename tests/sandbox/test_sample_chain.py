@@ -19,7 +19,7 @@ import pytest
 import trio
 
 import supervm_rt
-from fuzz.child_kills.killing import configuration, digest_of, mirror, mirror_with_kills
+from fuzz.child_kills.killing import Kills, configuration, digest_of, mirror, mirror_with_kills
 from supervm_rt import EventKind, HostEvent, RestartPolicy
 from supervm_rt.cli.demo import SAMPLE_CHAIN, shipped_plugin
 from supervm_rt.transports.native.child.cgroups import find_bases
@@ -61,11 +61,29 @@ def test_it_equals_the_one_in_process(sandboxed: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_frames_it_ends_alike(sandboxed: str, tmp_path: Path, seed: int) -> None:
+    print(f"seed {seed}")
     kills = mirror_with_kills(tmp_path / "store.db", Random(seed))
     assert kills.done >= 3, f"seed {seed}"
     assert kills.uncommitted >= 1
     assert kills.causes == {"killed"}
     assert digest_of(tmp_path / "store.db") == sandboxed, f"seed {seed}"
+
+
+@pytest.mark.nodes
+@pytest.mark.timeout(300)
+def test_killed_two_hundred_times_it_ends_alike(sandboxed: str, tmp_path: Path) -> None:
+    """Over and over the sample chain; at least 50 of the kills within a reorg or an open transaction."""
+    kills, seed = Kills(), 1_000
+    while kills.done < 200 or kills.inside < 50:
+        print(f"seed {seed}, after {kills.done} kills, {kills.inside} of them within a reorg or an open transaction")
+        kills.add(mirror_with_kills(tmp_path / f"{seed}.db", Random(seed)))
+        assert digest_of(tmp_path / f"{seed}.db") == sandboxed, f"seed {seed}"
+        seed += 1
+        assert seed < 1_100, kills
+    assert kills.causes == {"killed"}
+    assert kills.inside >= 50
+    assert kills.in_transaction > 0
+    assert kills.in_reorg > 0
 
 
 @pytest.fixture
