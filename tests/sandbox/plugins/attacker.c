@@ -198,6 +198,18 @@ static void against_host(void)
         }
     } else if (strncmp(act, "number_", 7) == 0) {
         tell(act, said(syscall(atol(act + 7), -1L, -1L, -1L, -1L, -1L, -1L)));
+    } else if (strcmp(act, "submit") == 0) { /* More than there is room for, with others' words among them. */
+        static uint8_t transaction[100000];
+        int taken = 0, refused = 0;
+        for (int i = 0; i < 100; i++) {
+            memset(transaction, i, sizeof transaction);
+            int answer = host->host_submit_tx("bitcoin", transaction, sizeof transaction - i);
+            taken += answer == SUPERVM_OK;
+            refused += answer == SUPERVM_QUEUE_FULL;
+            host->host_report_metric("answer", answer);
+        }
+        tell("taken", taken);
+        tell("refused", refused);
     } else if (strcmp(act, "outlive") == 0) {
         tell("clear_death_signal", clear_death_signal(&aim));
         tell("leave_session", leave_session(&aim));
