@@ -35,7 +35,7 @@ CAUSES = {
     "spin_in_stop": "hang",
     "abort_in_stop": "crash",
 }
-BURSTS = {"burst_of_logs": 100_000, "burst_of_metrics": 1_000_000, "burst_of_lines": 100_000}
+BURSTS = {"burst_of_logs": 100_000, "burst_of_metrics": 1_000_000, "burst_of_lines": 30_000}
 FLOODS = ("flood_logs", "flood_metrics", "flood_stdout", "flood_line_ends", "flood_wakes", "flood_notices")
 USER = os.geteuid()
 

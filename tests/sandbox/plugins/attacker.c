@@ -149,7 +149,7 @@ static void against_host(void)
     } else if (strcmp(act, "burst_of_lines") == 0) {
         static char lines[36 * 1000 + 1];
         for (int i = 0; i < 1000; i++) strcpy(lines + 36 * i, "burst burst burst burst burst burst\n");
-        for (int i = 0; i < 100; i++)
+        for (int i = 0; i < 30; i++)
             for (ssize_t done = 0, written; done < 36000; done += written)
                 if ((written = write(1, lines + done, 36000 - done)) <= 0) return;
     } else if (strcmp(act, "flood_wakes") == 0) {
