@@ -65,7 +65,8 @@ def test_without_a_sandbox_there_is_no_end_to_it(attack: str, control: Path, wor
 
 
 def test_without_a_sandbox_it_gets_the_processor(control: Path, work: Path, user: int) -> None:
-    assert control_answers(control, "burn", user, work) - 100 > 35, "more than any quota of the test below lets through"
+    """More than twice what the test of that quota grants, also where others want it too."""
+    assert control_answers(control, "burn", user, work) - 100 > 10
 
 
 def loop_devices() -> list[str]:
@@ -171,15 +172,17 @@ def test_memory_beyond_the_quota_is_refused(tried: Tried) -> None:
     assert tried.answers("hog_shared") == errno.EPERM
 
 
-def test_memory_that_an_operators_profile_allows_is_held_by_the_group(work: Path, user: int, tmp_path: Path) -> None:
+def test_memory_that_an_operators_profile_allows_ends_it(work: Path, user: int, tmp_path: Path) -> None:
+    """The group holds it; without one the host looks, and says that it does no more than that."""
     profile = tmp_path / "shares.profile"
     profile.write_text("include baseline\n[running]\nmmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE == MAP_SHARED\n")
     folder = grants(tmp_path, "{memory: 64MiB}", str(profile))
-    seen = observe(folder, work, ["hog_shared"], {}, user=user)["acts"]["hog_shared"]
-    if "cgroup" not in seen["confined"]["quotas"]["memory"]:
-        assert seen["log"] == ["hog_shared answered 0"]
-        return
+    seen = observe(folder, work, ["hog_shared"], {}, user=user, settle=2.5)["acts"]["hog_shared"]
     assert seen["causes"] == ["quota"]
+    if "cgroup" not in seen["confined"]["quotas"]["memory"]:
+        assert seen["confined"]["quotas"]["memory"] == "polling"
+        assert f"of memory of the {64 << 20} that it may" in seen["failures"][0]
+        return
     assert f"it used more memory than the {64 << 20} bytes of its manifest" in seen["failures"][0]
 
 

@@ -48,6 +48,7 @@ def transport(
     ring_bytes: int = 1 << 16,
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
     read_paths: dict[str, Path] | None = None,
+    security: Security = Security(),  # noqa: B008 - frozen
 ) -> ChildTransport:
     return ChildTransport(
         SealedLibrary(library),
@@ -56,7 +57,7 @@ def transport(
         ring_bytes=ring_bytes,
         heartbeat=None,
         deadlines=deadlines,
-        security=Security(),
+        security=security,
         folder=Path("/nowhere"),
         read_paths=read_paths or {},
         resources=resources or Resources(),
@@ -376,6 +377,35 @@ def test_storage_that_is_only_looked_at_will_not_do_either(
             await it.load()
         assert "run the node as root" in refused.value.remedy
         await it.unload()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("rule", ["", "mmap a3 & MAP_TYPE == MAP_SHARED", "memfd_create", "fork", "mremap"])
+def test_memory_that_no_limit_counts_is_only_looked_at(
+    library: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str
+) -> None:
+    """Where an operator's profile allows it and there is no group: strict does not take that."""
+    real = machine()
+    without = Machine(real.bubblewrap, real.why_degraded, real.disables_namespaces, real.landlock, None)
+    monkeypatch.setattr(child_transport, "machine", lambda: without)
+    profile = tmp_path / "own.profile"
+    profile.write_text(f"include baseline\n[running]\n{rule}\n")
+
+    async def main() -> None:
+        granted = Resources(memory=64 << 20)
+        it = transport(library, resources=granted, security=Security(seccomp_profile=str(profile)))
+        await it.load()
+        assert it.confinement is not None
+        assert it.confinement.quotas == {"memory": "polling" if rule else "rlimit"}
+        await it.unload()
+        strict = transport(library, complete=True, resources=granted, security=Security(seccomp_profile=str(profile)))
+        if rule:
+            with pytest.raises(PolicyRefused, match="cannot enforce the quota of memory"):
+                await strict.load()
+        else:
+            await strict.load()
+        await strict.unload()
 
     trio.run(main)
 

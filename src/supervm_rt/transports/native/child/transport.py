@@ -27,7 +27,7 @@ from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, re
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
 from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
 from supervm_rt.transports.native.child.quotas import Watch
-from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
+from supervm_rt.transports.native.child.seccomp import compile_profile, counts_memory, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
 from supervm_rt.transports.native.child.verifying import receive_with_sender, user_of, what_is_missing
 from supervm_rt.transports.native.in_process import MAX_FRAMES, MAX_MESSAGES
@@ -181,9 +181,9 @@ class ChildTransport(NativeLife):
                 raise
             raise self._no_room(error) from None
         user = user_for(self._name)
-        self._group, quotas = enforce(
-            here, self._resources, self._storage, shared=self._ring_bytes + SIDE_RING_BYTES, memory="rlimit"
-        )
+        memory = "rlimit" if counts_memory(profile, ("running", "loading", *granted)) else "polling"
+        shared = self._ring_bytes + SIDE_RING_BYTES
+        self._group, quotas = enforce(here, self._resources, self._storage, shared=shared, memory=memory)
         self.confinement = Confinement(
             degraded=here.bubblewrap is None,
             user=os.geteuid() if user is None else user,
