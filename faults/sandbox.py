@@ -8,7 +8,6 @@ PROGRAMS = "tests/remote/test_confined_programs.py"
 CHILD = "src/supervm_rt/transports/native/child"
 TRANSPORT = f"{CHILD}/transport.py"
 AGAINST = "tests/sandbox/test_against_the_host.py"
-CONSTRUCTOR = f"{AGAINST}::test_a_constructor_is_confined_before_it_runs"
 ATTACKS = "tests/sandbox/test_attacks.py"
 QUOTAS = "tests/sandbox/test_quotas.py"
 
@@ -27,7 +26,7 @@ FAULTS = (
         "runner/confine.c",
         "        CALL(SYS_seccomp, 5),\n",
         "        CALL(SYS_getpid, 5),\n",
-        ("pytest", f"{CONSTRUCTOR}[install_program]"),
+        ("pytest", AGAINST, "-k", "constructor_is_confined and install_program"),
     ),
     Fault(
         "the-second-program-can-be-mapped-over",
@@ -35,7 +34,7 @@ FAULTS = (
         "runner/confine.c",
         "        CALL(SYS_mmap, 7),\n",
         "        CALL(SYS_getpid, 7),\n",
-        ("pytest", f"{CONSTRUCTOR}[map_over_program]"),
+        ("pytest", AGAINST, "-k", "constructor_is_confined and map_over_program"),
     ),
     Fault(
         "a-status-looks-like-a-signal",
@@ -43,7 +42,7 @@ FAULTS = (
         "runner/confine.c",
         "        CALL(SYS_exit_group, 3),\n",
         "        CALL(SYS_getpid, 3),\n",
-        ("pytest", f"{CONSTRUCTOR}[exit_159]"),
+        ("pytest", AGAINST, "-k", "constructor_is_confined and exit_159"),
     ),
     Fault(
         "threads-of-constructors-stay-outside",
@@ -75,7 +74,7 @@ FAULTS = (
         TRANSPORT,
         '                    self._doom(f"it broke its control channel: {fault}")\n',
         '                    self._doom(f"it broke its control channel: {fault}", cause="crash")\n',
-        ("pytest", f"{AGAINST}::test_it_is_recognised_and_named[forge_answer]"),
+        ("pytest", AGAINST, "-k", "recognised_and_named and forge_answer"),
     ),
     Fault(
         "storage-is-not-measured",

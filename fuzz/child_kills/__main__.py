@@ -29,9 +29,7 @@ def main() -> int:
             store = folder / f"{seed}.db"
             kills = mirror_with_kills(store, Random(seed))
             rounds += 1
-            total.done += kills.done
-            total.uncommitted += kills.uncommitted
-            total.in_reorg += kills.in_reorg
+            total.add(kills)
             if digest_of(store) != expected:
                 print(f"seed {seed}: the store differs after {kills.done} kills", file=sys.stderr)
                 print(json.dumps({"executions": total.done, "failures": 1, "detail": f"seed {seed}"}))
@@ -39,7 +37,8 @@ def main() -> int:
             store.unlink()
     detail = (
         f"{rounds} mirrors, seeds {options.seed} to {options.seed + rounds - 1}; {total.uncommitted} kills with frames taken and "
-        f"not committed, {total.in_reorg} of them within a reorg"
+        f"not committed, {total.in_transaction} of them within an open transaction, {total.in_reorg} within a reorg, "
+        f"{total.inside} within either"
     )
     print(json.dumps({"executions": total.done, "failures": 0, "detail": detail}))
     return 0

@@ -133,7 +133,7 @@ class MessageRefused(PluginError):
 
 
 class PluginHung(LifecycleError):
-    """A plugin that owes signs of life gave none for too long."""
+    """A plugin that owes signs of life gave none for too long, or was ended because a call into it did not return in time."""
 
 
 class ChildEnded(PluginError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,13 +28,13 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "supervm_rt", *arguments]
 
 
-def mirror_command(blocks_folder: Path, store: Path, *, follow: bool) -> list[str]:
+def mirror_command(blocks_folder: Path, store: Path, *, follow: bool, plugin: Path = PLUGIN) -> list[str]:
     """Mirrors a regtest node's blocks folder: for as long as it runs, or to the end of what is there."""
     settings = {"blocks_dir": str(blocks_folder), "network": "regtest", "follow": json.dumps(follow)}
     options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     if not follow:
         options += ["--until-idle", "--json"]
-    return command("mirror", "--plugin", str(PLUGIN), *options, "--policy", "dev", "--store", str(store))
+    return command("mirror", "--plugin", str(plugin), *options, "--policy", "dev", "--store", str(store))
 
 
 def ask(*arguments: str) -> Any:
@@ -51,10 +52,18 @@ def ask_lines(*arguments: str) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def mirror_all(blocks_folder: Path, store: Path) -> dict[str, Any]:
+def plugin_in_process(folder: Path) -> Path:
+    """A copy whose manifest asks for no sandbox: policy dev runs it in the host's own process."""
+    shutil.copytree(PLUGIN, folder)
+    manifest = folder / "plugin.yaml"
+    manifest.write_text(manifest.read_text().replace("sandbox: true", "sandbox: false"))
+    return folder
+
+
+def mirror_all(blocks_folder: Path, store: Path, *, plugin: Path = PLUGIN) -> dict[str, Any]:
     """Fills a store from scratch; the run's summary."""
     done = subprocess.run(
-        mirror_command(blocks_folder, store, follow=False),
+        mirror_command(blocks_folder, store, follow=False, plugin=plugin),
         capture_output=True,
         text=True,
         timeout=CALL_DEADLINE,
@@ -62,6 +71,7 @@ def mirror_all(blocks_folder: Path, store: Path) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr + done.stdout
+    assert ("sandboxed" in done.stderr) == (plugin == PLUGIN), done.stderr
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return summary
 

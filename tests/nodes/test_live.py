@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.nodes.bitcoind import Bitcoind
-from tests.nodes.runtime_process import Follower, ask, mirror_all
+from tests.nodes.runtime_process import Follower, ask, mirror_all, plugin_in_process
 
 pytestmark = [pytest.mark.nodes, pytest.mark.timeout(300)]
 
@@ -17,15 +17,22 @@ def digest(store: Path) -> str:
 
 
 def assert_equal_to_a_store_from_scratch(node: Bitcoind, store: Path, folder: Path) -> None:
-    """Same tip as the node, and as a mirror that sees all of the node's files at once; the same digest as that one."""
-    fresh = folder / "from-scratch.db"
-    summary = mirror_all(node.blocks_folder, fresh)
+    """Same tip as the node, and as mirrors that see all of the node's files at once; the same digest as those.
+
+    One of them reads in a sandbox, as the one that followed did; the other in its host's own process.
+    """
+    fresh, in_process = folder / "from-scratch.db", folder / "in-process.db"
+    summaries = [
+        mirror_all(node.blocks_folder, fresh),
+        mirror_all(node.blocks_folder, in_process, plugin=plugin_in_process(folder / "plugin")),
+    ]
     tip = {"hash": node.tip().hash, "height": node.tip().height}
-    assert summary["tip"] == tip
-    assert summary["rejected"] == []
+    for summary in summaries:
+        assert summary["tip"] == tip
+        assert summary["rejected"] == []
     found = ask("chain", "tip", "bitcoin", "--store", str(store))
     assert {"hash": found["hash"], "height": found["height"]} == tip
-    assert digest(store) == digest(fresh)
+    assert digest(store) == digest(fresh) == digest(in_process)
 
 
 def test_follows_a_node_through_reorgs_and_kills(bitcoind_folder: Path, tmp_path: Path) -> None:

@@ -57,13 +57,14 @@ class Node:
         deadlines: Deadlines | None = None,
         rejection_limit: int = 10_000,
         ring_bytes: int = 1 << 20,
+        restarts: RestartLimits | None = None,
     ) -> AbstractAsyncContextManager[Runtime]:
         config = RuntimeConfig(
             store=self.store,
             plugins=tuple(replace(plugin, placement=plugin.placement or self.placement) for plugin in plugins),
             policy=policy,
             deadlines=deadlines or Deadlines(),
-            restarts=QUICK,
+            restarts=restarts or QUICK,
             rejection_limit=rejection_limit,
             ring_bytes=ring_bytes,
         )

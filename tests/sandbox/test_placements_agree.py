@@ -19,6 +19,7 @@ from tests.cli.test_real_data import BITCOIN, MAINNET_MAGIC, REGTEST_MAGIC, bloc
 from tests.data import needs_data
 from tests.vectors import regtest
 
+TESTNET_MAGIC = bytes.fromhex("0b110907")
 pytestmark = pytest.mark.unsanitized("runs confined")
 
 
@@ -88,6 +89,29 @@ def test_a_full_block(plugin: Path, tmp_path: Path, name: str) -> None:
     content = (BITCOIN / name).read_bytes()
     content = bz2.decompress(content) if name.endswith(".bz2") else framed(MAINNET_MAGIC, content)
     assert agree(plugin, tmp_path, blocks_folder(tmp_path, content), "main") == 1
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("names", "network", "settings"),
+    [
+        (["bitcoinj-block169482.dat"], "main", {"start_height": 169_482}),
+        (["bitcoinj-block227835.dat", "bitcoinj-block227836.dat"], "main", {"start_height": 227_835}),
+        (["bitcoinj-block370661.dat"], "main", {}),
+        (["bitcoinj-block_testnet21066.dat"], "testnet3", {}),
+        (["bitcoinj-block_testnet32768.dat"], "testnet3", {}),
+        (["bitcoinj-block_testnet700000.dat"], "testnet3", {}),
+        (["rb-test.raw"], "testnet3", {}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_blocks_as_a_node_sent_them(
+    plugin: Path, tmp_path: Path, names: list[str], network: str, settings: dict[str, object]
+) -> None:
+    """One that commits to no height, a pair of which the second stands upon the first, and those of the test network."""
+    magic = MAINNET_MAGIC if network == "main" else TESTNET_MAGIC
+    content = framed(magic, *((BITCOIN / name).read_bytes() for name in names))
+    assert agree(plugin, tmp_path, blocks_folder(tmp_path, content), network, **settings) == len(names)
 
 
 @needs_data

@@ -6,14 +6,15 @@ import errno
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.native.child.cgroups import Bases, Group, Quotas, find_bases
+from supervm_rt.transports.native.child.seccomp import SHIPPED
 from supervm_rt.transports.native.child.storage import (
     MOST_ENTRIES,
     excess,
@@ -23,29 +24,49 @@ from supervm_rt.transports.native.child.storage import (
     make_image,
     measure,
 )
-from tests.sandbox.support import compile_c, make_attacker, observe, users, without_namespaces
+from tests.sandbox.support import Aim, compile_c, make_attacker, observe, try_outside, without_namespaces
 
 USER = os.geteuid()
 
 
-@pytest.fixture(params=users(), ids=lambda user: "root" if user == 0 else "user")
-def user(request: pytest.FixtureRequest) -> int:
-    found: int = request.param
-    return found
+@pytest.fixture(scope="module", params=SHIPPED)
+def profile(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
-@pytest.fixture
-def work(user: int) -> Iterator[Path]:
-    """Not below pytest's own folder: that is closed to others, and so to the ordinary user."""
-    with tempfile.TemporaryDirectory(prefix="supervm-quotas-") as name:
-        os.chown(name, user, user)
-        yield Path(name)
-
-
-def grants(folder: Path, resources: str, **fields: str) -> Path:
+def grants(folder: Path, resources: str, profile: str = "baseline", **fields: str) -> Path:
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    return make_attacker(folder / f"plugin-{len(list(folder.iterdir()))}", read_paths="[]", resources=resources, **fields)
+    plugin = folder / f"plugin-{len(list(folder.iterdir()))}"
+    return make_attacker(plugin, profile=profile, read_paths="[]", resources=resources, **fields)
+
+
+def control_answers(control: Path, attack: str, user: int, folder: Path) -> int:
+    """What the attack answers outside of a sandbox, in a folder of its own."""
+    own = folder / attack
+    own.mkdir()
+    os.chown(own, user, user)
+    done = try_outside(control, attack, Aim(user, own, own / "none", own, 1, 1), own)
+    assert done.returncode == 0, done
+    return int(done.stdout)
+
+
+OF_STORAGE = ("make_symbolic_link", "make_hard_link", "make_fifo", "make_device", "climb", "make_program")
+OF_QUOTAS = ("write_one_large", "write_many", "write_unlinked", "write_mapped", "bury_storage", "hog_memory", "hog_shared")
+
+
+@pytest.mark.parametrize("attack", [*OF_STORAGE, *OF_QUOTAS])
+def test_without_a_sandbox_there_is_no_end_to_it(attack: str, control: Path, work: Path, user: int) -> None:
+    answer = control_answers(control, attack, user, work)
+    if attack == "make_device" and user != 0:
+        pytest.skip("needs root: an ordinary user makes no devices outside either")
+    assert answer == 0
+
+
+def test_without_a_sandbox_it_gets_the_processor(control: Path, work: Path, user: int) -> None:
+    """More than twice what the test of that quota grants, also where others want it too."""
+    assert control_answers(control, "burn", user, work) - 100 > 10
 
 
 def loop_devices() -> list[str]:
@@ -54,8 +75,8 @@ def loop_devices() -> list[str]:
     return [path.read_text().strip() for path in files if path.exists()]
 
 
-def test_storage_is_kept_from_life_to_life_and_is_the_plugins_own(work: Path, user: int, tmp_path: Path) -> None:
-    folder = grants(tmp_path, "{storage: 4MiB}")
+def test_storage_is_kept_from_life_to_life_and_is_the_plugins_own(work: Path, user: int, profile: str, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 4MiB}", profile)
     for life in range(2):
         seen = observe(folder, work, ["write_storage"], {}, user=user)["acts"]["write_storage"]
         assert seen["log"] == [f"write_storage answered {100 + life}"]
@@ -73,34 +94,96 @@ def test_storage_is_kept_from_life_to_life_and_is_the_plugins_own(work: Path, us
         assert (base / "write_storage").stat().st_mode & 0o777 == 0o700
 
 
-def test_without_a_grant_nothing_can_be_written(work: Path, user: int, tmp_path: Path) -> None:
-    folder = grants(tmp_path, "{storage: 0}")
+def test_without_a_grant_nothing_can_be_written(work: Path, user: int, profile: str, tmp_path: Path) -> None:
+    folder = grants(tmp_path, "{storage: 0}", profile)
     seen = observe(folder, work, ["write_storage"], {}, user=user)["acts"]["write_storage"]
     assert seen["log"] == [f"write_storage answered {errno.EPERM}"]
     assert not (work / "store.db.plugins").exists()
 
 
-def test_storage_gives_no_way_out_and_ends_where_it_is_full(work: Path, user: int, tmp_path: Path) -> None:
-    folder = grants(tmp_path, "{storage: 4MiB}")
-    acts = ["make_links", "climb", "make_program", "write_root", "read_proc", "write_one_large", "write_many"]
-    seen = observe(folder, work, acts, {}, user=user, settle=2.5)["acts"]
-    assert seen["make_links"]["log"] == [f"make_links answered {errno.EPERM}"]
-    assert seen["climb"]["log"] in ([f"climb answered {errno.EROFS}"], [f"climb answered {errno.EACCES}"])
-    assert seen["make_program"]["log"] == [f"make_program answered {errno.EPERM}"]
-    assert seen["write_root"]["log"] in (
-        [f"write_root answered {number}"] for number in (errno.EROFS, errno.EACCES, errno.ENOENT)
-    )
-    assert seen["read_proc"]["log"] == [f"read_proc answered {errno.ENOENT}"]
-    assert seen["write_one_large"]["causes"] == ["quota"], "RLIMIT_FSIZE"
-    if user == 0:
-        assert seen["write_many"]["log"] == [f"write_many answered {errno.ENOSPC}"]
-        assert seen["write_many"]["exhausted"] == ["storage"]
-        assert seen["write_many"]["failures"] == []
-        image = image_of(work / "store.db.plugins/write_many")
+@dataclass(frozen=True)
+class Tried:
+    """What became of each attack on what was granted, all in one node; as whom it ran and where."""
+
+    user: int
+    work: Path
+    acts: dict[str, Any]
+
+    def answers(self, act: str) -> int:
+        """What the plugin saw."""
+        (line,) = self.acts[act]["log"]
+        return int(line.removeprefix(f"{act} answered "))
+
+
+@pytest.fixture(scope="module")
+def tried(aim: Aim, profile: str, tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    folder = grants(tmp_path_factory.mktemp("plugins"), "{memory: 64MiB, storage: 4MiB}", profile)
+    acts = [*OF_STORAGE, *OF_QUOTAS, "write_root", "read_proc"]
+    work = aim.work / profile
+    work.mkdir()
+    os.chown(work, aim.user, aim.user)
+    return Tried(aim.user, work, observe(folder, work, acts, {}, user=aim.user, settle=2.5)["acts"])
+
+
+def test_storage_gives_no_way_out(tried: Tried) -> None:
+    for act in ("make_symbolic_link", "make_hard_link", "make_fifo", "make_device", "make_program"):
+        assert tried.answers(act) == errno.EPERM, act
+    assert tried.answers("climb") in {errno.EROFS, errno.EACCES}
+    assert tried.answers("write_root") in {errno.EROFS, errno.EACCES, errno.ENOENT}
+    assert tried.answers("read_proc") == errno.ENOENT
+
+
+def test_storage_ends_where_it_is_full(tried: Tried) -> None:
+    assert tried.acts["write_one_large"]["causes"] == ["quota"], "RLIMIT_FSIZE"
+    entry = tried.acts["write_many"]
+    if tried.user == 0:
+        assert tried.answers("write_many") == errno.ENOSPC
+        assert entry["exhausted"] == ["storage"]
+        assert entry["failures"] == []
+        image = image_of(tried.work / "store.db.plugins/write_many")
         assert image.stat().st_blocks * 512 <= image_bytes(4 << 20)
     else:
-        assert seen["write_many"]["causes"] == ["quota"], seen["write_many"]
-        assert "its storage holds" in seen["write_many"]["failures"][0]
+        assert entry["causes"] == ["quota"], entry
+        assert "its storage holds" in entry["failures"][0]
+
+
+def test_what_is_hidden_in_storage_is_the_fault_of_who_hid_it(tried: Tried) -> None:
+    """A file system counts it all the same; who only looks cannot."""
+    entry = tried.acts["bury_storage"]
+    assert tried.answers("bury_storage") == 0
+    assert entry["causes"] == ([] if tried.user == 0 else ["quota"]), entry
+    assert tried.user == 0 or "cannot be measured" in entry["failures"][0]
+
+
+@pytest.mark.parametrize(
+    ("act", "says"), [("write_unlinked", "its storage holds"), ("write_mapped", "without a name that is only mapped")]
+)
+def test_files_without_a_name_count_too(act: str, says: str, tried: Tried) -> None:
+    entry = tried.acts[act]
+    assert tried.answers(act) == (errno.ENOSPC if tried.user == 0 else 0)
+    assert entry["causes"] == ([] if tried.user == 0 else ["quota"]), entry
+    assert tried.user == 0 or says in entry["failures"][0]
+
+
+def test_memory_beyond_the_quota_is_refused(tried: Tried) -> None:
+    """What RLIMIT_DATA does not count seccomp refuses."""
+    assert tried.answers("hog_memory") == errno.ENOMEM
+    assert tried.acts["hog_memory"]["exhausted"] == ["memory"]
+    assert tried.answers("hog_shared") == errno.EPERM
+
+
+def test_memory_that_an_operators_profile_allows_ends_it(work: Path, user: int, tmp_path: Path) -> None:
+    """The group holds it; without one the host looks, and says that it does no more than that."""
+    profile = tmp_path / "shares.profile"
+    profile.write_text("include baseline\n[running]\nmmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE == MAP_SHARED\n")
+    folder = grants(tmp_path, "{memory: 64MiB}", str(profile))
+    seen = observe(folder, work, ["hog_shared"], {}, user=user, settle=2.5)["acts"]["hog_shared"]
+    assert seen["causes"] == ["quota"]
+    if "cgroup" not in seen["confined"]["quotas"]["memory"]:
+        assert seen["confined"]["quotas"]["memory"] == "polling"
+        assert f"of memory of the {64 << 20} that it may" in seen["failures"][0]
+        return
+    assert f"it used more memory than the {64 << 20} bytes of its manifest" in seen["failures"][0]
 
 
 def test_code_that_was_written_cannot_be_run_not_even_while_the_library_is_loaded(work: Path, user: int, tmp_path: Path) -> None:
@@ -141,26 +224,6 @@ def test_storage_grows_and_shrinks_with_its_grant(tmp_path: Path) -> None:
     os.chown(image, 4321, 4321)
     with pytest.raises(ConfigurationError, match="it is not root's own file"):
         make_image(image, 3 << 20)
-
-
-def test_what_is_hidden_in_storage_is_the_fault_of_who_hid_it(work: Path, user: int, tmp_path: Path) -> None:
-    """A file system counts it all the same; who only looks cannot."""
-    folder = grants(tmp_path, "{storage: 4MiB}")
-    seen = observe(folder, work, ["bury_storage"], {}, user=user, settle=2.5)["acts"]["bury_storage"]
-    assert seen["log"] == ["bury_storage answered 0"]
-    assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
-    assert user == 0 or "cannot be measured" in seen["failures"][0]
-
-
-@pytest.mark.parametrize(
-    ("act", "says"), [("write_unlinked", "its storage holds"), ("write_mapped", "without a name that is only mapped")]
-)
-def test_files_without_a_name_count_too(act: str, says: str, work: Path, user: int, tmp_path: Path) -> None:
-    folder = grants(tmp_path, "{storage: 4MiB}")
-    seen = observe(folder, work, [act], {}, user=user, settle=2.5)["acts"][act]
-    assert seen["log"] == [f"{act} answered {errno.ENOSPC if user == 0 else 0}"]
-    assert seen["causes"] == ([] if user == 0 else ["quota"]), seen
-    assert user == 0 or says in seen["failures"][0]
 
 
 MAPS_MANY = """
@@ -210,23 +273,6 @@ def test_files_without_a_name_count_in_degraded_mode_too(work: Path, user: int, 
     assert seen["acts"]["write_storage"]["failures"] == []
 
 
-def test_memory_beyond_the_quota_is_refused_or_ends_it(work: Path, user: int, tmp_path: Path) -> None:
-    """What RLIMIT_DATA does not count seccomp refuses. Where a profile of the operator's own lets it be, the group ends it."""
-    folder = grants(tmp_path, "{memory: 64MiB}")
-    seen = observe(folder, work, ["hog_memory", "hog_shared"], {}, user=user, settle=1.5)["acts"]
-    assert seen["hog_memory"]["log"] == [f"hog_memory answered {errno.ENOMEM}"]
-    assert seen["hog_memory"]["exhausted"] == ["memory"]
-    assert seen["hog_shared"]["log"] == [f"hog_shared answered {errno.EPERM}"]
-    if "cgroup" not in seen["hog_memory"]["confined"]["quotas"]["memory"]:
-        return
-    profile = tmp_path / "shares.profile"
-    profile.write_text("include baseline\n[running]\nmmap a2 & PROT_EXEC == 0, a3 & MAP_TYPE == MAP_SHARED\n")
-    folder = grants(tmp_path, "{memory: 64MiB}", security=f"{{sandbox: true, seccomp_profile: {profile}}}")
-    seen = observe(folder, work, ["hog_shared"], {}, user=user)["acts"]
-    assert seen["hog_shared"]["causes"] == ["quota"]
-    assert f"it used more memory than the {64 << 20} bytes of its manifest" in seen["hog_shared"]["failures"][0]
-
-
 def test_memory_that_no_limit_counts_ends_it(work: Path, user: int, tmp_path: Path) -> None:
     """Tables of what is only read: the group counts them, else the look each second does. Outside nobody does."""
     program = compile_c("control.c", tmp_path / "control")
@@ -239,8 +285,8 @@ def test_memory_that_no_limit_counts_ends_it(work: Path, user: int, tmp_path: Pa
     assert seen["write_storage"]["failures"] == []
 
 
-def test_processor_time_beyond_the_quota_is_held_back(work: Path, user: int, tmp_path: Path) -> None:
-    folder = grants(tmp_path, '{cpu: "0.05"}')
+def test_processor_time_beyond_the_quota_is_held_back(work: Path, user: int, profile: str, tmp_path: Path) -> None:
+    folder = grants(tmp_path, '{cpu: "0.05"}', profile)
     seen = observe(folder, work, ["burn"], {}, user=user, settle=1.5)["acts"]["burn"]
     got = int(seen["log"][0].removeprefix("burn answered ")) - 100
     assert got < (35 if seen["confined"]["quotas"]["cpu"] == "polling" else 20), "a polled one has a burst before"
@@ -352,8 +398,8 @@ def test_groups_of_a_host_that_is_gone_are_cleared(tmp_path: Path) -> None:
 
 def test_a_real_group_comes_and_goes() -> None:
     bases = find_bases()
-    if bases is None:  # an ordinary user without a delegated group
-        return
+    if bases is None:
+        pytest.skip("needs root: or a control group that was delegated to an ordinary user")
     group = Group(bases, Quotas(memory=64 << 20, cpu=1.0, tasks=10))
     assert group.enforces
     assert all(folder.is_dir() for folder in group.folders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -19,11 +20,12 @@ import pytest
 import trio
 
 import supervm_rt
-from fuzz.child_kills.killing import configuration, digest_of, mirror, mirror_with_kills
+from fuzz.child_kills.killing import Kills, configuration, digest_of, mirror, mirror_with_kills
 from supervm_rt import EventKind, HostEvent, RestartPolicy
 from supervm_rt.cli.demo import SAMPLE_CHAIN, shipped_plugin
 from supervm_rt.transports.native.child.cgroups import find_bases
 from supervm_rt.transports.native.child.host import launch_command
+from tests.sandbox.support import as_user, make_attacker
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +63,29 @@ def test_it_equals_the_one_in_process(sandboxed: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random_frames_it_ends_alike(sandboxed: str, tmp_path: Path, seed: int) -> None:
+    print(f"seed {seed}")
     kills = mirror_with_kills(tmp_path / "store.db", Random(seed))
     assert kills.done >= 3, f"seed {seed}"
     assert kills.uncommitted >= 1
     assert kills.causes == {"killed"}
     assert digest_of(tmp_path / "store.db") == sandboxed, f"seed {seed}"
+
+
+@pytest.mark.nodes
+@pytest.mark.timeout(300)
+def test_killed_two_hundred_times_it_ends_alike(sandboxed: str, tmp_path: Path) -> None:
+    """Over and over the sample chain; at least 50 of the kills within a reorg or an open transaction."""
+    kills, seed = Kills(), 1_000
+    while kills.done < 200 or kills.inside < 50:
+        print(f"seed {seed}, after {kills.done} kills, {kills.inside} of them within a reorg or an open transaction")
+        kills.add(mirror_with_kills(tmp_path / f"{seed}.db", Random(seed)))
+        assert digest_of(tmp_path / f"{seed}.db") == sandboxed, f"seed {seed}"
+        seed += 1
+        assert seed < 1_100, kills
+    assert kills.causes == {"killed"}
+    assert kills.inside >= 50
+    assert kills.in_transaction > 0
+    assert kills.in_reorg > 0
 
 
 @pytest.fixture
@@ -154,38 +174,46 @@ def test_paths_of_several_owners(tmp_path: Path, not_mapping: Path, order: str) 
     assert f"{kept} and {other} belong to different users (5678 and 6789)" in refused.stderr
 
 
-def test_a_killed_host_leaves_nothing_behind(tmp_path: Path) -> None:
-    """No process, mount, loop device or temporary file; and control groups, which a kill leaves, only until the next start."""
+def test_a_killed_host_leaves_nothing_behind(work: Path, user: int, tmp_path: Path) -> None:
+    """No process, mount, loop device or temporary file; and control groups, which a kill leaves, only until the next start.
+
+    The plugin first clears its death signal and leaves the session of its host, where it can.
+    """
     bases = find_bases()
 
     def left() -> list[str]:
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if "supervm" in line]
         images = [path.read_text() for path in Path("/sys/block").glob("loop*/loop/backing_file") if path.exists()]
-        return [*mounts, *(image for image in images if str(tmp_path) in image), *map(str, temporary.iterdir())]
+        return [*mounts, *(image for image in images if str(work) in image), *map(str, temporary.iterdir())]
 
     def groups(host: int) -> list[str]:
-        folders = set(bases.folders.values()) if bases is not None else set()
+        folders = set(bases.folders.values()) if bases is not None and user == os.geteuid() else set()
         return [str(group) for folder in folders for group in folder.glob(f"supervm-{host}-*")]
 
-    temporary, plugin = tmp_path / "temporary", tmp_path / "plugin"
+    def mirror_command(plugin: Path, store: str, *options: str) -> list[str]:
+        command = [*as_user(user), sys.executable, "-m", "supervm_rt", "mirror", "--plugin", str(plugin), "--policy", "dev"]
+        return [*command, "--store", str(work / store), *options]
+
+    temporary = work / "temporary"
     temporary.mkdir()
-    shutil.copytree(shipped_plugin("bitcoin-blockfiles"), plugin)
-    manifest = plugin / "plugin.yaml"
-    manifest.write_text(manifest.read_text().replace("storage: 0", "storage: 4MiB"))
+    os.chown(temporary, user, user)
+    plugin = make_attacker(tmp_path / "plugin", read_paths="[]", resources="{memory: 64MiB, storage: 4MiB}")
+    tmp_path.chmod(0o755)
     before = left()
-    command = [sys.executable, "-m", "supervm_rt", "mirror", "--plugin", str(plugin)]
-    command += ["--set", f"blocks_dir={SAMPLE_CHAIN / 'blocks'}", "--set", "network=regtest", "--policy", "dev"]
-    command += ["--store", str(tmp_path / "store.db")]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
-    follows = [*command, "--set", "follow=true"]
-    with subprocess.Popen(follows, stderr=subprocess.PIPE, text=True, env=environment) as host:
+    environment = {**os.environ, "TMPDIR": str(temporary), "HOME": str(work)}
+    command = mirror_command(plugin, "killed.db", "--set", "act=outlive")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as host:
         assert host.stderr is not None
+        said = []
         for line in host.stderr:
-            if "everything readable" in line:
+            said.append(line)
+            if "outlive answered" in line:
                 break
+        for attempt in ("clear_death_signal", "leave_session"):
+            assert f"{attempt} answered {errno.EPERM}" in "".join(said)
         family = descendants(host.pid)
         assert len(family) >= 2, "bubblewrap and the runner"
-        assert bases is None or groups(host.pid)
+        assert bases is None or user != os.geteuid() or groups(host.pid)
         host.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 20
     while alive := [process for process in family if is_alive(process)]:
@@ -194,7 +222,9 @@ def test_a_killed_host_leaves_nothing_behind(tmp_path: Path) -> None:
     while left() != before:  # the kernel takes a file system away a moment after its last process
         assert time.monotonic() < deadline, left()
         time.sleep(0.005)
-    subprocess.run([*command, "--until-idle"], check=True, capture_output=True, env=environment)
+    reads = ["--set", f"blocks_dir={SAMPLE_CHAIN / 'blocks'}", "--set", "network=regtest", "--until-idle"]
+    again = mirror_command(shipped_plugin("bitcoin-blockfiles"), "again.db", *reads)
+    subprocess.run(again, check=True, capture_output=True, env=environment)
     assert groups(host.pid) == []
     assert left() == before
 

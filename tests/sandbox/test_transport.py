@@ -15,15 +15,17 @@ import pytest
 import trio
 
 from supervm_rt import Deadlines
-from supervm_rt._abi import MESSAGE_LOG, Frame, SealedLibrary
-from supervm_rt.errors import ChildEnded, LifecycleError, PolicyRefused
+from supervm_rt._abi import MESSAGE_LOG, MESSAGE_METRIC, MESSAGE_TRANSACTION, Frame, Message, SealedLibrary
+from supervm_rt.errors import ChildEnded, ConfigurationError, LifecycleError, PolicyRefused
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.transports.interface import CallOverdue
 from supervm_rt.transports.native.child import transport as child_transport
 from supervm_rt.transports.native.child.host import Machine, machine, program
+from supervm_rt.transports.native.child.launcher import MOST_READ_PATHS
 from supervm_rt.transports.native.child.storage import Storage, Way
 from supervm_rt.transports.native.child.transport import ChildTransport
-from tests.sandbox.support import make_attacker
+from tests.abi.support import NO_ROUTE, QUEUE_FULL
+from tests.sandbox.support import make_attacker, observe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,6 +49,8 @@ def transport(
     ring_bytes: int = 1 << 16,
     deadlines: Deadlines = Deadlines(),  # noqa: B008 - frozen
     heartbeat: float | None = None,
+    read_paths: dict[str, Path] | None = None,
+    security: Security = Security(),  # noqa: B008 - frozen
 ) -> ChildTransport:
     return ChildTransport(
         SealedLibrary(library),
@@ -55,9 +59,9 @@ def transport(
         ring_bytes=ring_bytes,
         heartbeat=heartbeat,
         deadlines=deadlines,
-        security=Security(),
+        security=security,
         folder=Path("/nowhere"),
-        read_paths={},
+        read_paths=read_paths or {},
         resources=resources or Resources(),
         complete=complete,
         storage=storage,
@@ -283,6 +287,92 @@ def test_frames_keep_what_their_plugin_overwrites(library: bytes) -> None:
     trio.run(main)
 
 
+@pytest.mark.parametrize("routed", [True, False])
+def test_transactions_cross_the_boundary_whole_and_in_order(library: bytes, routed: bool) -> None:
+    """Where the host has a way for them; else they are refused inside, and nothing is queued."""
+
+    async def main() -> None:
+        it = transport(library)
+        await call(it, "load")()
+        it._ends.set_route(routed)
+        configuration = json.dumps({"act": "submit"}).encode()
+        granted = frozenset({Capability.BLOCK_STREAM, Capability.SUBMIT_TX})
+        it.grant(capabilities=granted, configuration=configuration, position=None)
+        for name in ("init", "start"):
+            await call(it, name)()
+        said: list[Message] = []
+        with trio.fail_after(20):
+            while not any(message.text.startswith("refused") for message in said):
+                said += (await it.receive()).messages
+        transactions = [message for message in said if message.kind == MESSAGE_TRANSACTION]
+        answers = [int(message.value) for message in said if message.kind == MESSAGE_METRIC]
+        assert len(answers) == 100
+        taken = [number for number, answer in enumerate(answers) if answer == 0]
+        assert [message.text for message in transactions] == ["bitcoin"] * len(taken)
+        assert [message.data for message in transactions] == [bytes([number]) * (100_000 - number) for number in taken]
+        if routed:
+            assert set(answers) == {0, QUEUE_FULL}, "the queue has an end"
+            assert taken[:30] == list(range(30)), "and room before it"
+        else:
+            assert set(answers) == {NO_ROUTE}
+        logged = [message.text for message in said if message.kind == MESSAGE_LOG]
+        assert logged == [f"taken answered {len(taken)}", f"refused answered {answers.count(QUEUE_FULL)}"]
+        await it.stop()
+        await it.unload()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "relative", "/proc", "/proc/self", "/dev/shm", "/sys/kernel", "/usr", "/usr/lib"],
+)
+def test_a_path_that_cannot_be_shown_is_refused(library: bytes, path: str) -> None:
+    """All of the file system, what is the kernel's, and what stands inside already."""
+
+    async def main() -> None:
+        it = transport(library, read_paths={"blocks_dir": Path(path)})
+        with pytest.raises(ConfigurationError, match=f"it: blocks_dir is '{path}', which cannot be shown") as refused:
+            await it.load()
+        assert "name the folder itself" in refused.value.remedy
+        await it.unload()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("count", [MOST_READ_PATHS, MOST_READ_PATHS + 1])
+def test_more_paths_than_are_shown_are_refused(library: bytes, tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        (tmp_path / str(number)).mkdir()
+
+    async def main() -> None:
+        it = transport(library, read_paths={f"key{number}": tmp_path / str(number) for number in range(count)})
+        if count <= MOST_READ_PATHS:
+            await it.load()
+        else:
+            with pytest.raises(ConfigurationError, match="it: more than 16 paths are to be read"):
+                await it.load()
+        await it.unload()
+
+    trio.run(main)
+
+
+def test_a_path_that_the_node_may_not_read_is_named(work: Path, user: int, tmp_path: Path) -> None:
+    """What root runs reads all."""
+    folder = make_attacker(tmp_path / "plugin")
+    tmp_path.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700 if os.geteuid() == 0 else 0)
+    seen = observe(folder, work, ["read_secret"], {"granted": str(closed)}, user=user)["acts"]["read_secret"]
+    if user == 0:
+        assert seen["failures"] == []
+        return
+    (failure,) = seen["failures"]
+    assert f"{closed} (granted) cannot be read by the user that runs this node" in failure
+    assert "run the node as the folder's owner or as root" in failure
+    assert seen["log"] == []
+
+
 def test_what_was_said_before_it_ended_is_taken_first(library: bytes) -> None:
     async def main() -> None:
         it = transport(library)
@@ -311,6 +401,35 @@ def test_storage_that_is_only_looked_at_will_not_do_either(
             await it.load()
         assert "run the node as root" in refused.value.remedy
         await it.unload()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("rule", ["", "mmap a3 & MAP_TYPE == MAP_SHARED", "memfd_create", "fork", "mremap"])
+def test_memory_that_no_limit_counts_is_only_looked_at(
+    library: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str
+) -> None:
+    """Where an operator's profile allows it and there is no group: strict does not take that."""
+    real = machine()
+    without = Machine(real.bubblewrap, real.why_degraded, real.disables_namespaces, real.landlock, None)
+    monkeypatch.setattr(child_transport, "machine", lambda: without)
+    profile = tmp_path / "own.profile"
+    profile.write_text(f"include baseline\n[running]\n{rule}\n")
+
+    async def main() -> None:
+        granted = Resources(memory=64 << 20)
+        it = transport(library, resources=granted, security=Security(seccomp_profile=str(profile)))
+        await it.load()
+        assert it.confinement is not None
+        assert it.confinement.quotas == {"memory": "polling" if rule else "rlimit"}
+        await it.unload()
+        strict = transport(library, complete=True, resources=granted, security=Security(seccomp_profile=str(profile)))
+        if rule:
+            with pytest.raises(PolicyRefused, match="cannot enforce the quota of memory"):
+                await strict.load()
+        else:
+            await strict.load()
+        await strict.unload()
 
     trio.run(main)
 

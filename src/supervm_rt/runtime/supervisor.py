@@ -475,7 +475,7 @@ class PluginSupervisor:
             await transport.stop()
         except CallOverdue:
             raise
-        except LifecycleError as error:  # plugin_stop answered a number: it ended all the same
+        except (LifecycleError, ChildEnded) as error:  # it answered a number, or its process ended in it: it is over all the same
             self._failed(error)
 
     async def _take_rest(self, transport: PluginTransport) -> None:

@@ -104,7 +104,8 @@ class PluginTransport(Protocol):
         """What was received up to this position is durable."""
 
     async def stop(self) -> None:
-        """Stops, also while start runs. Frames that were said before can still be received."""
+        """Stops, also while start runs. Frames that were said before can still be received, also after an error that is not
+        CallOverdue: then it has ended."""
 
     async def unload(self) -> None:
         """Gives everything back. After LifecycleError the plugin counts as abandoned, and its leftovers stay."""

@@ -65,8 +65,10 @@ static void *work(void *unused) {
         for (uint64_t height = 1; publish(height, height - 1, 0) == SUPERVM_OK; height++) {}
     if (acts("shutdown")) host->host_request_shutdown(0);
     if (acts("gives-up")) host->host_request_shutdown(42);
-    if (acts("chatter"))
-        for (int i = 0; i < 200000 && !atomic_load(&stopping); i++) host->host_report_metric("chatter", i);
+    if (acts("chatter")) {
+        for (int i = 0; i < 200000; i++) host->host_report_metric("chatter", i);
+        sink->end_of_input(sink->host);
+    }
     while (!atomic_load(&stopping)) {
         if (heartbeat != NULL && acts("beats")) heartbeat->beat(heartbeat->host);
         rest();

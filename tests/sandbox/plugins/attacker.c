@@ -9,6 +9,8 @@
 SUPERVM_EXPORT const char *plugin_get_manifest_json(void);
 #ifndef SECRET
 #define SECRET "/nowhere"
+#define PORT 1
+#define PROCESS 1
 #endif
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
@@ -17,6 +19,8 @@ static const struct supervm_host_vtable *host;
 static const struct supervm_block_sink_1 *sink;
 static char act[64];
 static char secret[512];
+static char skipped[2048];
+static uint8_t escapes[600];
 static struct aim aim = {.secret = secret};
 static atomic_int stopping;
 
@@ -28,11 +32,13 @@ static void tell(const char *name, int answer)
 }
 
 #ifdef CONSTRUCTOR
+/* Not static: another name can be put there in the library itself. */
+char constructor[64] = TEXT(CONSTRUCTOR);
 static int answer_while_loading = -2;
 __attribute__((constructor)) static void escape(void)
 {
-    struct aim known = {.secret = SECRET, .process = 1};
-    answer_while_loading = attack(TEXT(CONSTRUCTOR), &known);
+    struct aim known = {.secret = SECRET, .port = PORT, .process = PROCESS};
+    answer_while_loading = attack(constructor, &known);
 #ifdef STAY
     nanosleep(&(struct timespec){.tv_sec = STAY}, NULL);
 #endif
@@ -50,11 +56,11 @@ static void *left_behind(void *unused)
     return unused;
 }
 static pthread_t left_thread;
-static int opened_while_loading;
+static int opened_while_loading, leave_thread_answer;
 __attribute__((constructor)) static void leave_thread(void)
 {
     opened_while_loading = read_library(NULL);
-    pthread_create(&left_thread, NULL, left_behind, NULL);
+    leave_thread_answer = pthread_create(&left_thread, NULL, left_behind, NULL);
 }
 #endif
 
@@ -64,7 +70,7 @@ __attribute__((constructor)) static void forge_loaded(void)
 {
     const char *text = plugin_get_manifest_json();
     uint32_t header[4] = {65, (uint32_t)strlen(text), 0, 0};
-    for (int fd = 3; fd < 64; fd++) {
+    for (int fd = 3; fd < 1024; fd++) {
         struct stat file;
         if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode) && write(fd, header, sizeof header) > 0) write(fd, text, strlen(text));
     }
@@ -139,13 +145,18 @@ static void against_host(void)
         static char ends[1 << 16];
         memset(ends, '\n', sizeof ends);
         while (!stopping) write(1, ends, sizeof ends);
+    } else if (strcmp(act, "burst_of_logs") == 0) {
+        for (int i = 0; i < 100000; i++) host->host_log(SUPERVM_LOG_INFO, "burst");
+    } else if (strcmp(act, "burst_of_metrics") == 0) {
+        for (int i = 0; i < 1000000; i++) host->host_report_metric("m", i);
+    } else if (strcmp(act, "burst_of_lines") == 0) {
+        static char lines[36 * 1000 + 1];
+        for (int i = 0; i < 1000; i++) strcpy(lines + 36 * i, "burst burst burst burst burst burst\n");
+        for (int i = 0; i < 30; i++)
+            for (ssize_t done = 0, written; done < 36000; done += written)
+                if ((written = write(1, lines + done, 36000 - done)) <= 0) return;
     } else if (strcmp(act, "flood_wakes") == 0) {
-        uint64_t one = 1;
-        while (!stopping)
-            for (int fd = 3; fd < 1024; fd++) {
-                struct stat file;
-                if (fstat(fd, &file) == 0 && !S_ISSOCK(file.st_mode)) write(fd, &one, sizeof one);
-            }
+        while (!stopping) wake_host(&aim);
     } else if (strcmp(act, "flood_notices") == 0) {
         struct ring_parts ring = find_ring();
         /* Head that goes to and fro, and every word beside it: as if there always were something. */
@@ -179,17 +190,33 @@ static void against_host(void)
         while (*(volatile uint64_t *)ring.host != *(volatile uint64_t *)ring.producer && !stopping) sched_yield();
         memset(ring.data, 0xee, sink->max_payload + 512);
         tell("spoil", 0);
-    } else if (strcmp(act, "forge_control") == 0) {
-        for (int fd = 3; fd < 1024; fd++) {
-            struct stat file;
-            if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode)) write(fd, "nonsense nonsense nonsense", 26);
+    } else if (strcmp(act, "sweep") == 0) { /* One letter for each number; what ends the process by itself is left out. */
+        char line[128];
+        for (long number = 0; number < 600; number++) {
+            int ends = number == SYS_exit || number == SYS_exit_group || number == SYS_rt_sigreturn || escapes[number];
+            int error = ends || syscall(number, -1L, -1L, -1L, -1L, -1L, -1L) >= 0 ? 0 : errno;
+            line[number % 100] = ends ? 'x' : error == EPERM ? 'P' : error == ENOSYS ? 'N' : '.';
+            line[100] = 0;
+            if (number % 100 == 99) host->host_log(SUPERVM_LOG_INFO, line);
         }
-    } else if (strcmp(act, "forge_answer") == 0) {
-        uint32_t stopped[4] = {69, 0, 0, 0};
-        for (int fd = 3; fd < 1024; fd++) {
-            struct stat file;
-            if (fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode)) write(fd, stopped, sizeof stopped);
+    } else if (strncmp(act, "number_", 7) == 0) {
+        tell(act, said(syscall(atol(act + 7), -1L, -1L, -1L, -1L, -1L, -1L)));
+    } else if (strcmp(act, "submit") == 0) { /* More than there is room for, with others' words among them. */
+        static uint8_t transaction[100000];
+        int taken = 0, refused = 0;
+        for (int i = 0; i < 100; i++) {
+            memset(transaction, i, sizeof transaction);
+            int answer = host->host_submit_tx("bitcoin", transaction, sizeof transaction - i);
+            taken += answer == SUPERVM_OK;
+            refused += answer == SUPERVM_QUEUE_FULL;
+            host->host_report_metric("answer", answer);
         }
+        tell("taken", taken);
+        tell("refused", refused);
+    } else if (strcmp(act, "outlive") == 0) {
+        tell("clear_death_signal", clear_death_signal(&aim));
+        tell("leave_session", leave_session(&aim));
+        tell(act, 0);
     } else if (strcmp(act, "close_all") == 0) {
         for (int fd = 0; fd < 1024; fd++) close(fd);
         for (;;) nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
@@ -224,15 +251,20 @@ SUPERVM_EXPORT int plugin_init(void *vtable)
     aim.port = atoi(number);
     take(json, "process", number, sizeof number);
     aim.process = atoi(number);
+    take(json, "skipped", skipped, sizeof skipped);
+    for (char *word = strtok(skipped, " "); word; word = strtok(NULL, " ")) escapes[atoi(word) % 600] = 1;
     sink = host->host_get_extension(SUPERVM_BLOCK_SINK_1);
 #ifdef CONSTRUCTOR
-    tell(TEXT(CONSTRUCTOR), answer_while_loading);
+    tell(constructor, answer_while_loading);
 #endif
 #ifdef LEFT_THREAD
     tell("opened_while_loading", opened_while_loading);
-    atomic_store(&go_on, 1);
-    pthread_join(left_thread, NULL);
-    tell("left_thread", left_thread_answer);
+    tell("leave_thread", leave_thread_answer);
+    if (leave_thread_answer == 0) {
+        atomic_store(&go_on, 1);
+        pthread_join(left_thread, NULL);
+        tell("left_thread", left_thread_answer);
+    }
 #endif
     if (strcmp(act, "spin_in_init") == 0) for (;;) {}
     return 0;
@@ -252,8 +284,8 @@ SUPERVM_EXPORT int plugin_start(void)
     if (strncmp(act, "flood", 5) == 0) {
         int made = pthread_create(&worker, NULL, work, NULL) == 0;
         has_worker = made && strcmp(act, "flood_ring") != 0; /* Which goes on for ever. */
-        return made ? 0 : 1;
-    }
+        if (made) return 0;
+    } /* Where there are no threads, here and now. */
     work(NULL);
     return 0;
 }
@@ -263,6 +295,7 @@ SUPERVM_EXPORT int plugin_stop(void)
     stopping = 1;
     if (strcmp(act, "slow_start") == 0) tell("slow_stop", 0);
     if (strcmp(act, "spin_in_stop") == 0) for (;;) {}
+    if (strcmp(act, "abort_in_stop") == 0) abort();
     if (has_worker) pthread_join(worker, NULL);
     return 0;
 }

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -86,6 +87,19 @@ static int make_thread(const struct aim *aim)
     pthread_t thread;
     int error = pthread_create(&thread, NULL, nothing, NULL);
     return error ? error : pthread_join(thread, NULL);
+}
+/* Answers 1000 times the error that ended it, and how many there were. */
+static void *stay(void *unused) { for (;;) pause(); return unused; }
+static int thread_bomb(const struct aim *aim)
+{
+    (void)aim;
+    pthread_t thread;
+    pthread_attr_t small;
+    int count = 0, error = 0;
+    pthread_attr_init(&small);
+    pthread_attr_setstacksize(&small, 1 << 16);
+    while (count < 200 && (error = pthread_create(&thread, &small, stay, NULL)) == 0) count++;
+    return 1000 * error + count;
 }
 static int execute(const struct aim *aim) { (void)aim; char *none[] = {"true", NULL}; execve("/bin/true", none, NULL); return errno; }
 
@@ -314,12 +328,15 @@ static int write_storage(const struct aim *aim)
     off_t before = lseek(fd, 0, SEEK_END);
     return write(fd, "x", 1) == 1 ? 100 + (int)before : errno;
 }
-static int make_links(const struct aim *aim)
+static int make_symbolic_link(const struct aim *aim) { (void)aim; return said(symlink("/etc", "link")); }
+static int make_hard_link(const struct aim *aim)
 {
     (void)aim;
-    if (symlink("/etc", "link") == 0 || link("kept", "again") == 0 || mknod("pipe", S_IFIFO | 0600, 0) == 0) return 0;
-    return errno;
+    int fd = open("first", O_CREAT | O_WRONLY, 0600);
+    return fd < 0 ? ENOENT : said(link("first", "second"));
 }
+static int make_fifo(const struct aim *aim) { (void)aim; return said(mknod("pipe", S_IFIFO | 0600, 0)); }
+static int make_device(const struct aim *aim) { (void)aim; return said(mknod("null", S_IFCHR | 0600, 0x103)); }
 static int climb(const struct aim *aim) { (void)aim; return said(open("../climbed", O_CREAT | O_WRONLY, 0600)); }
 static int make_program(const struct aim *aim)
 {
@@ -383,6 +400,30 @@ static int bury_storage(const struct aim *aim)
     }
     return 0;
 }
+/* Against whoever is at the other end of what a process inherited: a host, which listens to a socket and an event. */
+static int write_to_each(int sockets, const void *what, size_t size)
+{
+    int error = ENOENT;
+    for (int fd = 3; fd < 1024; fd++) {
+        struct stat file;
+        if (fstat(fd, &file) != 0 || (S_ISSOCK(file.st_mode) != 0) != sockets || S_ISREG(file.st_mode)) continue;
+        if (write(fd, what, size) == (ssize_t)size) error = 0;
+    }
+    return error;
+}
+static int forge_control(const struct aim *aim) { (void)aim; return write_to_each(1, "nonsense nonsense nonsense", 26); }
+static int forge_answer(const struct aim *aim)
+{
+    (void)aim;
+    uint32_t stopped[4] = {69, 0, 0, 0};
+    return write_to_each(1, stopped, sizeof stopped);
+}
+static int wake_host(const struct aim *aim)
+{
+    (void)aim;
+    uint64_t one = 1;
+    return write_to_each(0, &one, sizeof one);
+}
 static int crash(const struct aim *aim) { (void)aim; volatile int *nowhere = NULL; *nowhere = 1; return 0; }
 static int abort_it(const struct aim *aim) { (void)aim; abort(); }
 static int exit_0(const struct aim *aim) { (void)aim; _exit(0); }
@@ -391,13 +432,13 @@ static int signal_159(const struct aim *aim) { (void)aim; signal(SIGSYS, SIG_DFL
 
 #define EACH_ATTACK(X)                                                                                                          \
     X(read_secret) X(list_secrets) X(write_beside) X(write_root) X(read_proc) X(read_device) X(read_library) X(fork_one)          \
-    X(make_thread) X(execute) X(map_shared) X(map_growing) X(map_code) X(make_code) X(make_memfd) X(hog_memory)                   \
+    X(make_thread) X(thread_bomb) X(execute) X(map_shared) X(map_growing) X(map_code) X(make_code) X(make_memfd) X(hog_memory)                   \
     X(connect_tcp) X(send_udp) X(make_unix_socket) X(make_netlink_socket) X(trace) X(read_process) X(signal_host)                 \
     X(signal_thread) X(signal_all) X(new_namespace) X(clone_namespace) X(clone_own_files) X(clone_3) X(load_bpf) X(set_up_uring) X(use_keys)         \
     X(open_process) X(watch_performance) X(handle_faults) X(execute_at) X(join_namespace) X(steal_descriptor) \
     X(become_dumpable) X(write_own_memory) X(make_pair) X(raise_limit) X(unknown_call) X(clear_nonblock) X(read_environment) X(find_descriptors) X(call_x32)          \
-    X(call_32_bit) X(write_storage) X(make_links) X(climb) X(make_program) X(write_one_large) X(write_many) X(write_unlinked) X(write_mapped) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
-    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(hog_by_stack) X(hog_tables) X(burn) X(clear_death_signal) X(leave_session)
+    X(call_32_bit) X(write_storage) X(make_symbolic_link) X(make_hard_link) X(make_fifo) X(make_device) X(climb) X(make_program) X(write_one_large) X(write_many) X(write_unlinked) X(write_mapped) X(bury_storage) X(crash) X(abort_it) X(exit_0) X(exit_159) \
+    X(signal_159) X(install_program) X(map_over_program) X(unmap_program) X(move_over_program) X(hog_shared) X(hog_by_stack) X(hog_tables) X(burn) X(clear_death_signal) X(leave_session) X(forge_control) X(forge_answer) X(wake_host)
 
 static int attack(const char *name, const struct aim *aim)
 {

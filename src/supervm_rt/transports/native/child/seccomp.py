@@ -81,6 +81,10 @@ _VALUES = {
     "PR_SET_NAME": 15,
     "PR_GET_NAME": 16,
 }
+_GIVE_MEMORY = frozenset(
+    {"mmap", "mmap2", "mremap", "mprotect", "remap_file_pages", "memfd_create", "memfd_secret", "shmget", "shmat"}
+    | {"clone", "clone3", "fork", "vfork"}
+)
 _CONDITION = re.compile(r"a([0-5])\s*(?:&\s*(?P<mask>[\w|]+)\s*)?(?P<operator>==|<=)\s*(?P<value>[\w|]+)")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -151,6 +155,16 @@ def read_profile(name: str, *, plugin_folder: Path) -> Profile:
 def _check_file(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a file")
+
+
+def counts_memory(profile: Profile, sections: Iterable[str]) -> bool:
+    """Whether RLIMIT_DATA of one process counts all memory that these sections let a plugin have.
+
+    It does under the shipped profiles; what is beyond them of the calls that give memory or make processes is taken for memory
+    that nothing counts.
+    """
+    known = {rule for name in SHIPPED for rule in _shipped(name).rules(SECTIONS)}
+    return all(rule in known for rule in profile.rules(sections) if rule.call in _GIVE_MEMORY)
 
 
 @cache

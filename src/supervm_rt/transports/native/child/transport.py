@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from supervm_rt._abi import MESSAGE_TRANSACTION, Message, RingStatistics, SealedLibrary, SharedChannel
-from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, RingCorrupt
+from supervm_rt.errors import ChildEnded, ConfigurationError, HostError, LifecycleError, LoadError, PluginHung, RingCorrupt
 from supervm_rt.model.manifest import Capability, Resources, Security
 from supervm_rt.model.plugin import Deadlines
 from supervm_rt.transports.allowance import Allowance
@@ -27,7 +27,7 @@ from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, re
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
 from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
 from supervm_rt.transports.native.child.quotas import CPU_SECONDS, LOOK_SECONDS, Watch
-from supervm_rt.transports.native.child.seccomp import compile_profile, read_profile
+from supervm_rt.transports.native.child.seccomp import compile_profile, counts_memory, read_profile
 from supervm_rt.transports.native.child.storage import Storage, prepare
 from supervm_rt.transports.native.child.verifying import receive_with_sender, user_of, what_is_missing
 from supervm_rt.transports.native.in_process import MAX_FRAMES, MAX_MESSAGES
@@ -181,9 +181,9 @@ class ChildTransport(NativeLife):
                 raise
             raise self._no_room(error) from None
         user = user_for(self._name)
-        self._group, quotas = enforce(
-            here, self._resources, self._storage, shared=self._ring_bytes + SIDE_RING_BYTES, memory="rlimit"
-        )
+        memory = "rlimit" if counts_memory(profile, ("running", "loading", *granted)) else "polling"
+        shared = self._ring_bytes + SIDE_RING_BYTES
+        self._group, quotas = enforce(here, self._resources, self._storage, shared=shared, memory=memory)
         self.confinement = Confinement(
             degraded=here.bubblewrap is None,
             user=os.geteuid() if user is None else user,
@@ -552,7 +552,7 @@ class ChildTransport(NativeLife):
     async def stop(self) -> None:
         """Ends every wait of the plugin inside the sink, then plugin_stop where init answered 0; then its process.
 
-        A plugin_start that is under way has its own deadline first.
+        A plugin_start that is under way has its own deadline first. Raises PluginHung, ChildEnded, LifecycleError.
         """
         ends = self._ends
         self._take_stop()
@@ -578,10 +578,8 @@ class ChildTransport(NativeLife):
                 if self._asked_start and not self._started:
                     await self._answer(limit, "plugin_start", Kind.STARTED, spent=trio.current_time() - begun)
             except CallOverdue as overdue:
-                self._kill()
-                raise LifecycleError(f"{overdue.message}; its process was killed", remedy=overdue.remedy) from None
-            except ChildEnded as ended:
-                raise LifecycleError(ended.message, remedy=ended.remedy) from None
+                # Not CallOverdue: nothing of it still runs.
+                raise PluginHung(f"{overdue.message}; its process was killed", remedy=overdue.remedy) from None
             finally:
                 self._kill()  # what a thread of it goes on to write would never be all taken
         self._check("plugin_stop", reply.value)
