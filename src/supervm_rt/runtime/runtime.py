@@ -25,7 +25,6 @@ from supervm_rt.runtime.status import serve_status
 from supervm_rt.runtime.supervisor import PluginStatus, PluginSupervisor
 from supervm_rt.store import Store
 from supervm_rt.store.feed import Feed
-from supervm_rt.transports.remote.versions import unchecked
 from supervm_rt.trust.policy import Policy
 
 if TYPE_CHECKING:
@@ -200,9 +199,11 @@ class Runtime:
         async with self._remote_turn:
             if self._remote is None:
                 # Only a node with remote plugins pays for what this imports; of other versions it might not even be imported.
-                for line in unchecked():
-                    self.sink.emit(EventKind.REMOTE_UNCHECKED, line, severity=Severity.WARNING)
                 try:
+                    from supervm_rt.transports.remote.versions import unchecked
+
+                    for line in unchecked():
+                        self.sink.emit(EventKind.REMOTE_UNCHECKED, line, severity=Severity.WARNING)
                     from supervm_rt.transports.remote.server import RemoteServer
                 except ImportError as error:
                     raise ConfigurationError(

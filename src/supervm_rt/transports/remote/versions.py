@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from importlib.metadata import PackageNotFoundError, version
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from supervm_rt.errors import HostError
 
-_RELEASE = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?(?:\.\d+)*(?:\.post\d+)?(?:\+.*)?", re.ASCII)
 CHECKED = {"grpclib": "0.4.9", "h2": "4.4.1", "hyperframe": "6.1.0", "hpack": "4.2.0"}
 """Later releases of the same minor version are let in, so that whoever runs a node gets their repairs; the node says so."""
 
 
 def bounds(checked: str) -> str:
     """What is let in beside a version that was checked, as a requirement: ``>=4.4.1,<4.5``."""
-    major, minor, _ = _numbers(checked)
-    return f">={checked},<{major}.{minor + 1}"
+    found = Version(checked)
+    return f">={checked},<{found.major}.{found.minor + 1}"
 
 
 def unchecked() -> list[str]:
@@ -42,16 +43,6 @@ def unchecked() -> list[str]:
 
 def _let_in(installed: str, checked: str) -> bool:
     try:
-        found, wanted = _numbers(installed), _numbers(checked)
-    except ValueError:
+        return Version(installed) in SpecifierSet(bounds(checked), prereleases=False)
+    except InvalidVersion:
         return False
-    return found[:2] == wanted[:2] and found >= wanted
-
-
-def _numbers(text: str) -> tuple[int, int, int]:
-    """Of a release; what comes before one is none."""
-    found = _RELEASE.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!a} is no release")
-    major, minor, patch = (int(number or 0) for number in found.groups())
-    return major, minor, patch
