@@ -180,7 +180,7 @@ FAULTS = (
         "why-it-was-cut-is-not-said-to-its-plugin",
         "a plugin whose connection the host cut fails without the reason",
         f"{REMOTE}/sessions.py",
-        'transport.lost(f"its connection was cut: {protocol.why}" if protocol.why else "its connection was lost")\n',
+        'transport.lost(protocol.cut_for or "its connection was lost")\n',
         'transport.lost("its connection was lost")\n',
         ("pytest", f"{HOSTILE}::test_a_plugin_without_a_call_is_told_why_it_is_cut"),
     ),

@@ -681,8 +681,7 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         self._identify = identify
         self.made_at = self.busy_at = time.monotonic()
         self._cut = False
-        self.why = ""
-        """Why the host ended it, for whoever spoke over it; empty: it did not."""
+        self._why = ""
         self._kept = 0
         """Bytes of frames that are not whole, as they were accounted for."""
 
@@ -734,8 +733,7 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         except ProtocolError as error:
             with contextlib.suppress(Exception):
                 self.connection.flush()  # GOAWAY with the reason
-            self.why = f"it breaks HTTP/2: {error}"
-            self.server.refused(self.peer, self.why)
+            self._tell(f"it breaks HTTP/2: {error}")
             self.processor.close("Protocol error")
             return
         kept = cast("BoundedH2", self.connection._connection).kept
@@ -750,12 +748,20 @@ class BoundedProtocol(H2Protocol, asyncio.BufferedProtocol):
         if not self.connection.is_closing():
             self.connection.flush()
 
+    @property
+    def cut_for(self) -> str:
+        """That the host ended it and why, for whoever spoke over it; empty: it did not."""
+        return f"its connection was cut: {self._why}" if self._why else ""
+
+    def _tell(self, why: str) -> None:
+        self._why = why
+        self.server.refused(self.peer, why)
+
     def cut(self, why: str) -> None:
         """Ends the connection at once."""
         if not self._cut:
             self._cut = True
-            self.why = why
-            self.server.refused(self.peer, why)
+            self._tell(why)
             transport = getattr(self.connection, "_transport", None)
             if transport is not None:
                 transport.abort()

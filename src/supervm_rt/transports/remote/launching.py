@@ -27,7 +27,7 @@ from supervm_rt.transports.interface import Confinement
 from supervm_rt.transports.native.child import launcher
 from supervm_rt.transports.native.child.bubblewrap import sandbox
 from supervm_rt.transports.native.child.cgroups import Group
-from supervm_rt.transports.native.child.ending import describe, kill
+from supervm_rt.transports.native.child.ending import END_SECONDS, TOLD_SECONDS, describe, kill
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import (
     LINKER_CACHE,
@@ -62,9 +62,6 @@ _logger = logging.getLogger("supervm_rt")
 RESERVED_BYTES = 128 << 20
 """What a runtime may reserve beyond the memory that is granted, and not use: Go takes 64 MiB at once."""
 MOST_IMAGE_BYTES = 8 << 30
-END_SECONDS = 5.0
-_TOLD_SECONDS = 1.0
-"""How long it may take until bubblewrap has told the end of what the kernel shows no more."""
 _OWN_PROGRAMS = 2
 """seccomp programs around it: its profile's, and the one about exit statuses."""
 _INFO, _WARNING = 2, 3
@@ -283,7 +280,7 @@ class Program:
         self._connections = Connections(listener, SOCKET_PATH, socket_)
         missing = what_is_missing(runs, namespaces=True, programs=_OWN_PROGRAMS)
         if missing:
-            await self._wait_process(_TOLD_SECONDS)
+            await self._wait_process(TOLD_SECONDS)
         if missing and self._process.poll() is None:
             raise HostError(
                 f"{self._plugin}: whether it is confined cannot be verified: {missing}",

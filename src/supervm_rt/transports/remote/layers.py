@@ -134,8 +134,6 @@ def members(source: IO[bytes], budget: Budget) -> Iterator[tuple[tarfile.TarInfo
         for member in archive:
             if member.issparse():
                 raise ValueError(_HOLES)
-            if len(archive.pax_headers) > MOST_ATTRIBUTES:
-                raise ValueError(f"more than {MOST_ATTRIBUTES} attributes for all files")
             yield member, archive.extractfile(member) if member.isreg() else None
             vars(archive)["members"] = []  # an archive remembers all that it saw
     while bounded.read(CHUNK):  # what follows the end of the archive counts too

@@ -263,8 +263,7 @@ class PluginHostService:
             why, cause = f"it broke its BlockExchange: {error.message}", "protocol"
             raise
         finally:
-            if protocol.why:
-                why = f"its connection was cut: {protocol.why}"
+            why = protocol.cut_for or why
             if reading is not None and not reading.done():
                 reading.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):

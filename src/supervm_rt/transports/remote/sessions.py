@@ -172,7 +172,7 @@ class Sessions:
         """A connection ended. Who registered over it and has no exchange elsewhere is gone."""
         for transport in self._of_connection.pop(protocol, []):
             if transport.exchange is None or transport.exchange.protocol is protocol:
-                transport.lost(f"its connection was cut: {protocol.why}" if protocol.why else "its connection was lost")
+                transport.lost(protocol.cut_for or "its connection was lost")
 
     def speaks(self, protocol: BoundedProtocol) -> bool:
         """Whether a plugin is registered over this connection."""

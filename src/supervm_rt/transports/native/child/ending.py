@@ -20,6 +20,10 @@ _CAUSES = {
     signal.SIGKILL: ("killed", "it was killed, by somebody or for want of memory"),
 }
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
+END_SECONDS = 5.0
+"""How long the kernel may take to end a killed process."""
+TOLD_SECONDS = 1.0
+"""How long it may take until bubblewrap has told the end of its program, which the kernel shows no more."""
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

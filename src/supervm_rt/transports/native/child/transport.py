@@ -22,7 +22,7 @@ from supervm_rt.transports.interface import CallOverdue, Confinement, Exhausted,
 from supervm_rt.transports.native.child import control, launcher
 from supervm_rt.transports.native.child.cgroups import Group
 from supervm_rt.transports.native.child.control import Kind, Limits, Reply
-from supervm_rt.transports.native.child.ending import describe, why_not_loaded
+from supervm_rt.transports.native.child.ending import END_SECONDS, TOLD_SECONDS, describe, why_not_loaded
 from supervm_rt.transports.native.child.enforcing import MOST_TASKS, enforce, refuse_less
 from supervm_rt.transports.native.child.host import Machine, launch_command, machine, user_for
 from supervm_rt.transports.native.child.output import FLOOD_PAUSE, Output
@@ -45,10 +45,6 @@ GLANCE_SECONDS = 0.001
 MOST_EMPTY_WAKES = 16
 EMPTY_WAKE_PAUSE = 0.01
 """Seconds between two looks, once the child woke the host so often for nothing."""
-END_SECONDS = 5.0
-"""How long the kernel may take to end a killed process."""
-_TOLD_SECONDS = 1.0
-"""How long it may take until bubblewrap has told the end of its program."""
 _GRANTS = {Capability.BLOCK_STREAM: 2, Capability.SUBMIT_TX: 4}
 _INFO, _WARNING = 2, 3
 
@@ -243,7 +239,7 @@ class ChildTransport(NativeLife):
                 self.confinement = dataclasses.replace(self.confinement, user=user)
             return
         # What the kernel shows no more has ended, which bubblewrap may still have to tell.
-        ended = await self._wait_ended(_TOLD_SECONDS) if missing.startswith("/proc") else self._has_ended()
+        ended = await self._wait_ended(TOLD_SECONDS) if missing.startswith("/proc") else self._has_ended()
         self._kill()
         if ended:
             return  # the next call says how it ended
@@ -528,7 +524,7 @@ class ChildTransport(NativeLife):
         child = self._process
         with trio.CancelScope(shield=True):
             # The runner closed its channel; the process itself follows, unless its plugin closed it.
-            if not await self._wait_ended(_TOLD_SECONDS):
+            if not await self._wait_ended(TOLD_SECONDS):
                 self._doom("it closed its control channel")
                 await self._wait_ended(END_SECONDS)
         self._drain()
