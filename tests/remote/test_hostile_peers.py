@@ -37,7 +37,7 @@ from supervm_rt import EventKind, PluginState, sdk
 from supervm_rt.errors import ConfigurationError
 from supervm_rt.transports.remote import http2, server
 from supervm_rt.transports.remote.addresses import UnixAddress
-from supervm_rt.transports.remote.http2 import MAX_FRAME_BYTES, BoundedHandler, BoundedStream
+from supervm_rt.transports.remote.http2 import MAX_FRAME_BYTES, BoundedHandler, BoundedProtocol, BoundedStream
 from supervm_rt.transports.remote.limits import RemoteLimits
 from tests.remote.messages import block, register, registered
 from tests.remote.support import Answer, RawPeer, Served, framed, peer, serving, short_folder
@@ -625,13 +625,24 @@ def test_a_subscriber_that_takes_nothing_is_given_up(tmp_path: Path) -> None:
     played(tmp_path, act, stalled=0.5)
 
 
+@asynccontextmanager
+async def peer_and_its_connection(node: Served) -> AsyncGenerator[tuple[RawPeer, BoundedProtocol]]:
+    """A peer, and what the host has of it."""
+    remote: Any = node.runtime._remote
+    known = set(remote._gate._server.protocols)
+    async with peer(node.path) as raw:
+        await raw.flush()
+        with trio.fail_after(20):
+            while not (found := remote._gate._server.protocols - known):
+                await trio.sleep(0.005)
+        (connection,) = found
+        yield raw, connection
+
+
 def test_a_connection_without_a_call_is_closed_and_its_time_begins_with_the_end_of_the_last(tmp_path: Path) -> None:
     async def act(node: Served) -> None:
-        remote: Any = node.runtime._remote
-        known = set(remote._gate._server.protocols)
-        async with peer(node.path) as raw:
+        async with peer_and_its_connection(node) as (raw, connection):
             assert (await raw.call("Health", b"")).status == 0
-            (connection,) = remote._gate._server.protocols - known
             call = await raw.begin("StreamBlocks")
             await raw.send(call, framed(b""), end=True)
             await raw.said(call)
@@ -657,11 +668,8 @@ def test_a_connection_of_short_calls_is_not_idle(tmp_path: Path) -> None:
     """None of them is under way when it is looked for them."""
 
     async def act(node: Served) -> None:
-        remote: Any = node.runtime._remote
-        known = set(remote._gate._server.protocols)
-        async with peer(node.path) as raw:
+        async with peer_and_its_connection(node) as (raw, connection):
             assert (await raw.call("Health", b"")).status == 0
-            (connection,) = remote._gate._server.protocols - known
             connection.made_at = connection.busy_at = time.monotonic() - 10_000
             assert (await raw.call("Health", b"")).status == 0
             connection.check(time.monotonic() + 899)
@@ -673,12 +681,9 @@ def test_a_connection_of_short_calls_is_not_idle(tmp_path: Path) -> None:
 
 def test_a_plugin_without_a_call_is_told_why_it_is_cut(tmp_path: Path) -> None:
     async def act(node: Served) -> None:
-        remote: Any = node.runtime._remote
-        known = set(remote._gate._server.protocols)
-        async with peer(node.path) as raw:
+        async with peer_and_its_connection(node) as (raw, connection):
             wallet = register("org.example.wallet", capabilities=("submit_tx",))
             assert registered((await raw.call("Register", wallet)).messages[0])
-            (connection,) = remote._gate._server.protocols - known
             connection.check(time.monotonic() + 901)
             await raw.until_closed()
             failed = await node.seen.until(EventKind.PLUGIN_FAILED, "org.example.wallet")
@@ -738,7 +743,7 @@ def open_files(count: int) -> Iterator[None]:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (enough, max(hard, enough)))
     except (ValueError, OSError):
-        pytest.skip(f"{count} open files are not allowed here ({hard} at most)")
+        pytest.skip(f"needs root: {count} open files are not allowed here ({hard} at most)")
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -189,25 +190,36 @@ async def height(node: Served, wanted: int) -> None:
             await trio.sleep(0.005)
 
 
+def begin(nursery: trio.Nursery, program: str, node: Served, flavour: str) -> Callable[[], Awaitable[tuple[int, bytes]]]:
+    """Runs a plugin; what it returns waits for its status and what it printed."""
+    command = [sys.executable, "-W", "error", "-c", program, f"unix:{node.path}", flavour]
+    done: list[subprocess.CompletedProcess[bytes]] = []
+    over = trio.Event()
+
+    async def run() -> None:
+        done.append(await trio.run_process(command, capture_stdout=True, check=False))
+        over.set()
+
+    async def ended() -> tuple[int, bytes]:
+        with trio.fail_after(20):
+            await over.wait()
+        return done[0].returncode, done[0].stdout
+
+    nursery.start_soon(run)
+    return ended
+
+
 @pytest.mark.parametrize("flavour", ["trio", "asyncio"])
 def test_served_again_and_again_until_it_is_stopped(tmp_path: Path, flavour: str) -> None:
     async def main() -> None:
         async with serving(tmp_path) as node, trio.open_nursery() as nursery:
-            command = [sys.executable, "-W", "error", "-c", PROGRAM, f"unix:{node.path}", flavour]
-            done: list[subprocess.CompletedProcess[bytes]] = []
-
-            async def run() -> None:
-                done.append(await trio.run_process(command, capture_stdout=True, check=False))
-
-            nursery.start_soon(run)
+            ended = begin(nursery, PROGRAM, node, flavour)
             await height(node, 1)
             exchange_of(node).protocol.cut("the test cuts it")
             await height(node, 2)
             with trio.fail_after(20):
                 await node.runtime.stop(NAME)
-                while not done:
-                    await trio.sleep(0.005)
-            assert (done[0].returncode, done[0].stdout) == (0, b"stopped in life 2\n")
+            assert await ended() == (0, b"stopped in life 2\n")
 
     trio.run(main)
 
@@ -258,19 +270,10 @@ def test_a_block_says_its_time(tmp_path: Path, flavour: str) -> None:
 
     async def main() -> None:
         async with serving(tmp_path) as node, trio.open_nursery() as nursery:
-            command = [sys.executable, "-W", "error", "-c", TIMED, f"unix:{node.path}", flavour]
-            done: list[subprocess.CompletedProcess[bytes]] = []
-
-            async def run() -> None:
-                done.append(await trio.run_process(command, capture_stdout=True, check=False))
-
-            nursery.start_soon(run)
+            ended = begin(nursery, TIMED, node, flavour)
             await height(node, 2 * len(TIMES))
             await node.runtime.stop(NAME)
-            with trio.fail_after(20):
-                while not done:
-                    await trio.sleep(0.005)
-            assert (done[0].returncode, done[0].stdout) == (0, b"refused\nrefused\n")
+            assert await ended() == (0, b"refused\nrefused\n")
 
     with mock.patch.object(service, "hear", note):
         trio.run(main)
