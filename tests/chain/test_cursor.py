@@ -71,7 +71,7 @@ def test_a_cursor_cut_short_is_refused(length: int) -> None:
         SEALER.open(SEALER.seal(PLAIN)[:length])
 
 
-@pytest.mark.parametrize("text", ["", " ", "AQ==", "AQ\n", "ä", "\0", "A" * 70_000, SEALER.seal(PLAIN) + "AAAA"])
+@pytest.mark.parametrize("text", ["", " ", "nonsense", "AQ==", "AQ\n", "ä", "\0", "A" * 70_000, SEALER.seal(PLAIN) + "AAAA"])
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(CursorMalformed):
         SEALER.open(text)

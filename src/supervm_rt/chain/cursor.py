@@ -100,13 +100,13 @@ class Sealer:
     def open(self, text: str) -> Cursor:
         """Reads a cursor. Raises CursorMalformed, CursorTooNew, CursorOfAnotherStore or CursorForged."""
         data = _bytes_of(text)
+        if data[0] < 1 or (data[0] > VERSION and len(data) < _HEAD.size + _MAC_BYTES):  # shorter than one of any version
+            raise CursorMalformed("the text is not a cursor", remedy=_AGAIN)
         if data[0] > VERSION:
             raise CursorTooNew(
                 f"the cursor has version {data[0]}; this supervm-rt reads versions up to {VERSION}",
                 remedy="use the newer supervm-rt that gave it, or start without one",
             )
-        if data[0] < 1:
-            raise CursorMalformed("the text is not a cursor", remedy=_AGAIN)
         if len(data) < _HEAD.size:
             raise CursorMalformed("the cursor is cut short", remedy=_AGAIN)
         _, store, length = _HEAD.unpack_from(data)
