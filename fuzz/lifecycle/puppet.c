@@ -20,7 +20,6 @@ enum { NOTES = 4096, BLOCKS = 20 };
 struct control {
     uint8_t constructor, manifest, init, start, stop, destructor, worker, early;
     _Atomic uint32_t released; /* What hangs may go on. */
-    _Atomic uint32_t hanging;  /* Calls that wait for that, or for plugin_stop. */
     _Atomic uint32_t threads;
     _Atomic uint32_t noted;
     _Atomic uint64_t published; /* Blocks that the host took, over all lives. */
@@ -78,10 +77,8 @@ static int act(char letter, uint8_t behaviour, int code)
         rest();
     if (behaviour == WAITS_FOR_STOP || behaviour == HANGS) {
         int file = lock_hanging();
-        atomic_fetch_add(&control()->hanging, 1);
         while (!atomic_load(&control()->released) && !(behaviour == WAITS_FOR_STOP && atomic_load(&stopping)))
             rest();
-        atomic_fetch_sub(&control()->hanging, 1);
         if (file >= 0)
             close(file);
     }

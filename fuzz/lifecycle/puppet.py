@@ -52,6 +52,8 @@ class Works(enum.IntEnum):
 
 
 CALLS = ("constructor", "manifest", "init", "start", "stop", "destructor")
+LETTERS = "CMISTD"
+"""How each of these is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,6 @@ class Control(ctypes.Structure):
         ("worker", ctypes.c_uint8),
         ("early", ctypes.c_uint8),
         ("released", ctypes.c_uint32),
-        ("hanging", ctypes.c_uint32),
         ("threads", ctypes.c_uint32),
         ("noted", ctypes.c_uint32),
         ("published", ctypes.c_uint64),
@@ -127,6 +128,7 @@ class Puppet:
     def __init__(self, part: Part, *, lasting: bool = False, storage: Path | None = None) -> None:
         self.part = part
         self._storage = storage
+        self._given_up = 0
         values = {call: int(getattr(part, call)) for call in CALLS} | {"worker": int(part.works), "early": part.early}
         self.control = Control.from_address(_never_freed(ctypes.sizeof(Control))) if lasting else Control()
         for name, value in values.items():
@@ -172,9 +174,13 @@ class Puppet:
 
     @property
     def hanging(self) -> bool:
-        """Whether a call does not return at present."""
+        """Whether a call does not return at present: one of a life that has not been given up."""
         if self._storage is None:
-            return bool(self.control.hanging)
+            return any(
+                letter in life and letter.lower() not in life and getattr(self.part, call) in {Does.HANGS, Does.WAITS}
+                for life in self.lives[self._given_up :]
+                for call, letter in zip(CALLS, LETTERS, strict=True)
+            )
         try:
             with (self._storage / "hanging").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,6 +189,10 @@ class Puppet:
         except FileNotFoundError:
             pass
         return False
+
+    def give_up_life(self) -> None:
+        """What the present life has called may never return, and nobody waits for it any more."""
+        self._given_up = len(self.lives)
 
     @property
     def published(self) -> int:

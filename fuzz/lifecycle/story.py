@@ -66,7 +66,7 @@ class Divergence(AssertionError):
 
 
 def keep(puppet: Puppet) -> None:
-    """One that was abandoned still reads its memory: it stays for the life of the process."""
+    """One that was abandoned, or may be, still uses its memory: that stays for the life of the process."""
     puppet.release()
     _kept.append(puppet)
 
@@ -167,6 +167,8 @@ class _Play:
         self.steps = 0
         self.interrupted_in: str | None = None
         """The first plugin's state when the interruption came."""
+        self.passed: Counter[str] = Counter()
+        """How often time passed, by the state of the plugin for which it did."""
         self._changed = trio.Event()
         self._interrupted = trio.Event()
         self._scope = trio.CancelScope()
@@ -198,6 +200,9 @@ class _Play:
 
     def _receive(self, event: HostEvent) -> None:
         self.events.append(event)
+        if event.kind is EventKind.PLUGIN_ABANDONED:
+            names = [config.name for config in self.configs]
+            self.puppets[names.index(str(event.plugin))].give_up_life()
         self._changed.set()
         self._changed = trio.Event()
 
@@ -217,7 +222,9 @@ class _Play:
         task_status.started()
         while True:
             await trio.sleep(0.001)
-            if any(puppet.hanging for puppet in self.puppets):
+            hanging = [index for index, puppet in enumerate(self.puppets) if puppet.hanging]
+            if hanging:
+                self.passed.update(self.states(index)[-1] for index in hanging)
                 self._clock.jump(DEADLINE + 1)
 
     async def _live(self) -> None:
@@ -355,9 +362,11 @@ def play(story: Story, met: Counter[str] | None = None) -> int:
             with quiet(), observable():
                 played.run()
                 _check(played, folder, before)
-        except Divergence:
-            raise
         except Exception as error:
+            for puppet in played.puppets:
+                keep(puppet)
+            if isinstance(error, Divergence):
+                raise
             raise Divergence(f"{error!r} came out of the runtime") from error
         if met is not None:
             _count(played, met)
@@ -394,6 +403,8 @@ def groups() -> list[str]:
 
 def _count(played: _Play, met: Counter[str]) -> None:
     met["stories"] += 1
+    for state, count in played.passed.items():
+        met[f"time passes, {state}"] += count
     if played.interrupted_in is not None:
         met[f"{played.story.interruption}, {played.interrupted_in}"] += 1
     for event in played.events:

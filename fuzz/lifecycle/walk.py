@@ -230,17 +230,19 @@ def walk(walk_: Walk) -> Counter[str]:
     before = holdings()
     folder = Path(tempfile.mkdtemp(prefix="supervm-walk-", dir=MEMORY if MEMORY.is_dir() else None))
 
-    async def main() -> Walker:
-        walker = Walker(walk_.part, folder / "storage" if in_child else None)
+    async def main() -> None:
         for step in walk_.steps:
             await walker.step(step)
         await walker.finish()
-        return walker
 
+    walker = Walker(walk_.part, folder / "storage" if in_child else None)
     try:
         with quiet(), observable():
-            walker = trio.run(main)
+            trio.run(main)
         walker.check(before)
+    except Exception:
+        keep(walker.puppet)
+        raise
     finally:
         shutil.rmtree(folder)
     return walker.met

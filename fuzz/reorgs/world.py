@@ -274,10 +274,10 @@ class World:
         if said.candidate is None:
             return Answer(said.reason)
         candidate = said.candidate
-        if expected.model.blocks or candidate.hash == candidate.parent:
+        if not expected.model.blocks and expected.family != "bitcoin" and candidate.height is None:
+            return Answer("height")
+        if expected.model.blocks or expected.family != "bitcoin":
             return expected.block(candidate, said.raw, said.ir)
-        if expected.family != "bitcoin":
-            return expected.block(candidate, said.raw, said.ir) if candidate.height is not None else Answer("height")
         first = genesis()
         assert first.candidate is not None
         if candidate.parent != first.candidate.hash:

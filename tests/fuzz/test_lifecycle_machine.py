@@ -20,8 +20,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fuzz.lifecycle.lives import check_lives
 from fuzz.lifecycle.machine import TransportMachine
-from fuzz.lifecycle.puppet import Does, Part, Works
-from fuzz.lifecycle.story import LENGTH, Divergence, Ending, Interruption, Story, make_story, play
+from fuzz.lifecycle.puppet import Does, Part, Puppet, Works
+from fuzz.lifecycle.story import LENGTH, Divergence, Ending, Interruption, Story, keep, make_story, play
 from fuzz.lifecycle.walk import CALLS, IN_ORDER, make_walk, walk
 from fuzz.lifecycle.walk import LENGTH as WALK_LENGTH
 from fuzz.reorgs.choices import Choices
@@ -79,6 +79,35 @@ def test_every_failure_is_named_and_cleaned_up() -> None:
         if not part.may_be_abandoned:
             play(Story((part, Part()), ending=Ending.AGAIN))
             play(Story((part,), restart=RestartPolicy.ON_FAILURE))
+
+
+@pytest.mark.own_process
+def test_time_passes_for_no_life_that_was_given_up() -> None:
+    """Its call still does not return while the next life begins, whose calls return in time."""
+    for part, states in (
+        (Part(init=Does.HANGS), {"initialising"}),
+        (Part(start=Does.HANGS), {"starting", "stopping"}),
+        (Part(stop=Does.HANGS), {"stopping"}),
+    ):
+        met: Counter[str] = Counter()
+        play(Story((part,), ending=Ending.AGAIN), met)
+        assert met["state loading"] == met["state abandoned"] == 2
+        assert {name for name in met if name.startswith("time passes")} == {f"time passes, {state}" for state in states}
+
+
+@pytest.mark.own_process
+def test_a_call_that_hangs_where_a_story_diverges_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Puppet] = []
+
+    def keep_and_note(puppet: Puppet) -> None:
+        kept.append(puppet)
+        keep(puppet)
+
+    monkeypatch.setattr("fuzz.lifecycle.story.keep", keep_and_note)
+    monkeypatch.setattr("fuzz.lifecycle.story.check_lives", lambda *_: "planted")
+    with pytest.raises(Divergence, match="planted"):
+        play(Story((Part(start=Does.HANGS),)))
+    assert [puppet.part.start for puppet in kept] == [Does.HANGS]
 
 
 @pytest.mark.own_process

@@ -38,6 +38,17 @@ def test_a_campaign_meets_every_situation() -> None:
     assert situations.deepest >= 30
 
 
+def test_the_model_knows_a_first_block_with_two_faults() -> None:
+    """The only block so far, whose height nothing tells, is sent again as its own parent."""
+    setup = bytes.fromhex("88466f2e82f6b2ec2c47c126c28efc07")
+    steps = [
+        ("block", bytes.fromhex("f64dd7e7300eafe436b5011dd51e5118")),
+        ("block", bytes.fromhex("265e97356c06b48c563edb1be4280803")),
+        ("reopen", bytes.fromhex("064f82e1c1de2a3ef1614df3e3fd5e27")),
+    ]
+    assert campaign.run(setup, steps) is None
+
+
 def test_every_story_can_be_told_as_vector_files(tmp_path: Path) -> None:
     """Lost batches, kills and blocks that only their bytes refuse included: the replay emits the same events."""
     restarts = 0
