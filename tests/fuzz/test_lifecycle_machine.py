@@ -22,7 +22,7 @@ from fuzz.lifecycle.lives import check_lives
 from fuzz.lifecycle.machine import TransportMachine
 from fuzz.lifecycle.puppet import Does, Part, Puppet, Works
 from fuzz.lifecycle.story import LENGTH, Divergence, Ending, Interruption, Story, keep, make_story, play
-from fuzz.lifecycle.walk import CALLS, IN_ORDER, make_walk, walk
+from fuzz.lifecycle.walk import CALLS, IN_ORDER, Step, Walk, make_walk, walk
 from fuzz.lifecycle.walk import LENGTH as WALK_LENGTH
 from fuzz.reorgs.choices import Choices
 from supervm_rt import RestartPolicy
@@ -157,6 +157,14 @@ def test_a_process_that_is_not_stopped_is_found(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ChildTransport, "stop", forget)
     with pytest.raises(Divergence, match=r"calls CcMmFfIi"):
         play(Story((Part(works=Works.NOT),), placement=Placement.CHILD))
+
+
+@pytest.mark.own_process
+def test_what_was_given_up_while_it_was_loaded_is_not_taken_up_again() -> None:
+    calls = (Step("load", cancelled_at=1), Step("abandon"), Step("unload"), Step("receive_rest"))
+    assert walk(Walk(Part(), calls)) == Counter(
+        {"load cancelled": 1, "abandon made": 1, "illegal unload": 1, "illegal receive_rest": 1, "given up": 1}
+    )
 
 
 @pytest.mark.own_process

@@ -188,11 +188,10 @@ class InProcessTransport(NativeLife):
         """Unmaps the library and frees its slot. Raises LifecycleError, CallOverdue: then it was abandoned."""
         self._over = True
         with trio.CancelScope(shield=True):
-            await self._finish_loading()
-            if self._plugin is not None and not self._plugin.closed:
-                self._plugin.begin_stop()
-                self._last_statistics = self._plugin.statistics()
-                plugin, calls = self._plugin, tuple(self._calls)
+            plugin, calls = await self._what_was_loaded(), tuple(self._calls)
+            if plugin is not None and not plugin.closed:
+                plugin.begin_stop()
+                self._last_statistics = plugin.statistics()
 
                 def close() -> None:
                     for call in calls:
@@ -202,15 +201,16 @@ class InProcessTransport(NativeLife):
                 await self._call(close, "unloading").wait(self._deadlines.stop)
             self._library.close()
 
-    async def _finish_loading(self) -> None:
-        """Takes what a cancelled load left under way, so that it is unloaded too."""
-        if self._plugin is None and self._loading is not None:
-            try:
-                self._plugin = await self._loading.wait(self._deadlines.stop)
-            except CallOverdue:
-                raise
-            except Exception:
-                return  # there is nothing to unload; why was told where load was waited for
+    async def _what_was_loaded(self) -> NativePlugin | None:
+        """What a cancelled load left under way too, so that it is unloaded. Raises CallOverdue."""
+        if self._plugin is not None or self._loading is None:
+            return self._plugin
+        try:
+            return await self._loading.wait(self._deadlines.stop)
+        except CallOverdue:
+            raise
+        except Exception:
+            return None  # why was told where load was waited for
 
     def abandon(self) -> None:
         """Gives the plugin up: thread, slot and mapping stay."""
