@@ -52,8 +52,8 @@ FAULTS: tuple[Fault, ...] = (
         name="cancelled-load-is-left",
         meaning="a library whose loading was cancelled is not waited for, and so not unloaded",
         file="src/supervm_rt/transports/native/in_process.py",
-        old="            await self._finish_loading()\n            if self._plugin is not None",
-        new="            if self._plugin is not None",
+        old="            plugin, calls = await self._what_was_loaded(), tuple(self._calls)\n",
+        new="            plugin, calls = self._plugin, tuple(self._calls)\n",
         caught_by=_LIFECYCLE,
     ),
     Fault(
