@@ -97,17 +97,20 @@ def test_time_passes_for_no_life_that_was_given_up() -> None:
 
 @pytest.mark.own_process
 def test_a_call_that_hangs_where_a_story_diverges_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[Puppet] = []
+    kept: list[Part] = []
 
     def keep_and_note(puppet: Puppet) -> None:
-        kept.append(puppet)
+        kept.append(puppet.part)
         keep(puppet)
 
-    monkeypatch.setattr("fuzz.lifecycle.story.keep", keep_and_note)
-    monkeypatch.setattr("fuzz.lifecycle.story.check_lives", lambda *_: "planted")
+    for module in ("story", "walk"):
+        monkeypatch.setattr(f"fuzz.lifecycle.{module}.keep", keep_and_note)
+        monkeypatch.setattr(f"fuzz.lifecycle.{module}.check_lives", lambda *_: "planted")
     with pytest.raises(Divergence, match="planted"):
         play(Story((Part(start=Does.HANGS),)))
-    assert [puppet.part.start for puppet in kept] == [Does.HANGS]
+    with pytest.raises(Divergence, match="planted"):
+        walk(Walk(Part(early=3), (Step("load"), Step("abandon"))))
+    assert kept == [Part(start=Does.HANGS), Part(early=3)]
 
 
 @pytest.mark.own_process
