@@ -274,10 +274,10 @@ class World:
         if said.candidate is None:
             return Answer(said.reason)
         candidate = said.candidate
-        if not expected.model.blocks and expected.family != "bitcoin" and candidate.height is None:
-            return Answer("height")
-        if expected.model.blocks or expected.family != "bitcoin":
+        if expected.model.blocks:
             return expected.block(candidate, said.raw, said.ir)
+        if expected.family != "bitcoin":
+            return expected.block(candidate, said.raw, said.ir) if candidate.height is not None else Answer("height")
         first = genesis()
         assert first.candidate is not None
         if candidate.parent != first.candidate.hash:
