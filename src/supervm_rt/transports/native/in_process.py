@@ -202,7 +202,7 @@ class InProcessTransport(NativeLife):
             self._library.close()
 
     async def _what_was_loaded(self) -> NativePlugin | None:
-        """What a cancelled load left under way too, so that it is unloaded. Raises CallOverdue."""
+        """Also what a load that was cancelled has left under way; None: there is nothing. Raises CallOverdue."""
         if self._plugin is not None or self._loading is None:
             return self._plugin
         try:
