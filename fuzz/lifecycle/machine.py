@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from fuzz.lifecycle.leftovers import holdings
-from fuzz.lifecycle.story import Divergence, keep, quiet
+from fuzz.lifecycle.story import Divergence, quiet
 from fuzz.lifecycle.walk import IN_ORDER, LENGTH, Step, Walker, make_part
 from fuzz.reorgs.choices import Choices
 
@@ -81,7 +81,5 @@ class TransportMachine(RuleBasedStateMachine):
             finally:
                 trio.from_thread.run_sync(self._over.set, trio_token=self._token)
                 self._thread.join()
-        if failed:
-            keep(self._walker.puppet)
-        else:
+        if not failed:
             self._walker.check(self._before)

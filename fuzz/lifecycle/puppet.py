@@ -55,6 +55,9 @@ CALLS = ("constructor", "manifest", "init", "start", "stop", "destructor")
 LETTERS = "CMISTD"
 """How each of these is noted."""
 
+in_use: list[Puppet] = []
+"""Those whose memory a library may still use, for the life of the process."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -119,13 +122,14 @@ def _never_freed(length: int) -> int:
 
 
 class Puppet:
-    """One plugin. The control block must outlive its library; who abandons it keeps it.
+    """One plugin. The control block must outlive its library: it stays until somebody knows that nothing of that is left.
 
     ``storage``: that of a plugin in a process of its own; None: it is in this one.
     ``lasting``: it outlives Python too, for a library that is still mapped, and whose destructor runs, when the process ends.
     """
 
     def __init__(self, part: Part, *, lasting: bool = False, storage: Path | None = None) -> None:
+        in_use.append(self)
         self.part = part
         self._storage = storage
         self._given_up = 0
@@ -208,6 +212,10 @@ class Puppet:
     def release(self) -> None:
         """Lets everything that hangs go on."""
         self.control.released = 1
+
+    def forget(self) -> None:
+        """Nothing of its library is left."""
+        in_use.remove(self)
 
 
 @functools.cache

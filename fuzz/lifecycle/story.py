@@ -58,17 +58,9 @@ ENDED = {PluginState.UNLOADED, PluginState.ABANDONED, PluginState.REFUSED, Plugi
 ROUNDS = 3
 """Lives after which a story with restarts ends."""
 
-_kept: list[Puppet] = []
-
 
 class Divergence(AssertionError):
     """A runtime did what the model does not allow."""
-
-
-def keep(puppet: Puppet) -> None:
-    """One that was abandoned, or may be, still uses its memory: that stays for the life of the process."""
-    puppet.release()
-    _kept.append(puppet)
 
 
 @contextlib.contextmanager
@@ -362,12 +354,13 @@ def play(story: Story, met: Counter[str] | None = None) -> int:
             with quiet(), observable():
                 played.run()
                 _check(played, folder, before)
+        except Divergence:
+            raise
         except Exception as error:
-            for puppet in played.puppets:
-                keep(puppet)
-            if isinstance(error, Divergence):
-                raise
             raise Divergence(f"{error!r} came out of the runtime") from error
+        finally:
+            for puppet in played.puppets:
+                puppet.release()
         if met is not None:
             _count(played, met)
         return played.steps
@@ -430,6 +423,9 @@ def _check(played: _Play, folder: Path, before: Holdings) -> None:
         if index not in abandoned:
             _check_store(played, index)
     _check_left(played, abandoned, before)
+    for index, puppet in enumerate(played.puppets):
+        if index not in abandoned:
+            puppet.forget()
     found = {path.name for path in folder.iterdir()} - {config.name for config in played.configs}
     if not found <= {"store.db", "store.db.lock", "store.db.plugins", "tmp"} or list((folder / "tmp").iterdir()):
         raise Divergence(f"files are left: {sorted(found)}, {list((folder / 'tmp').iterdir())}")
@@ -490,8 +486,6 @@ def _check_left(played: _Play, abandoned: list[int], before: Holdings) -> None:
         if left:
             raise Divergence(f"left behind: {left}")
         return
-    for index in abandoned:
-        keep(played.puppets[index])
     lives = sum(event.kind is EventKind.PLUGIN_ABANDONED for event in played.events)
     allowed = Holdings(
         threads=before.threads,

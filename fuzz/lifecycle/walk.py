@@ -17,7 +17,7 @@ import trio
 from fuzz.lifecycle.leftovers import Holdings, holdings, left_since
 from fuzz.lifecycle.lives import check_lives
 from fuzz.lifecycle.puppet import Does, Part, Puppet, Works
-from fuzz.lifecycle.story import DEADLINE, MEMORY, Divergence, keep, observable, quiet, warm
+from fuzz.lifecycle.story import DEADLINE, MEMORY, Divergence, observable, quiet, warm
 from fuzz.reorgs.choices import Choices
 from supervm_rt import Deadlines
 from supervm_rt._abi import SealedLibrary
@@ -214,12 +214,13 @@ class Walker:
             if problem and check_lives(states, [unstopped], part, self._placement):
                 raise Divergence(problem)
         if abandoned:
-            keep(self.puppet)
+            self.puppet.release()
             self.met["given up"] += 1
             return
         left = left_since(before)
         if left:
             raise Divergence(f"left behind: {left}")
+        self.puppet.forget()
 
 
 def walk(walk_: Walk) -> Counter[str]:
@@ -230,19 +231,17 @@ def walk(walk_: Walk) -> Counter[str]:
     before = holdings()
     folder = Path(tempfile.mkdtemp(prefix="supervm-walk-", dir=MEMORY if MEMORY.is_dir() else None))
 
-    async def main() -> None:
+    async def main() -> Walker:
+        walker = Walker(walk_.part, folder / "storage" if in_child else None)
         for step in walk_.steps:
             await walker.step(step)
         await walker.finish()
+        return walker
 
-    walker = Walker(walk_.part, folder / "storage" if in_child else None)
     try:
         with quiet(), observable():
-            trio.run(main)
+            walker = trio.run(main)
         walker.check(before)
-    except Exception:
-        keep(walker.puppet)
-        raise
     finally:
         shutil.rmtree(folder)
     return walker.met

@@ -20,8 +20,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fuzz.lifecycle.lives import check_lives
 from fuzz.lifecycle.machine import TransportMachine
-from fuzz.lifecycle.puppet import Does, Part, Puppet, Works
-from fuzz.lifecycle.story import LENGTH, Divergence, Ending, Interruption, Story, keep, make_story, play
+from fuzz.lifecycle.puppet import Does, Part, Works, in_use
+from fuzz.lifecycle.story import LENGTH, Divergence, Ending, Interruption, Story, make_story, play
 from fuzz.lifecycle.walk import CALLS, IN_ORDER, Step, Walk, make_walk, walk
 from fuzz.lifecycle.walk import LENGTH as WALK_LENGTH
 from fuzz.reorgs.choices import Choices
@@ -96,21 +96,20 @@ def test_time_passes_for_no_life_that_was_given_up() -> None:
 
 
 @pytest.mark.own_process
-def test_a_call_that_hangs_where_a_story_diverges_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[Part] = []
-
-    def keep_and_note(puppet: Puppet) -> None:
-        kept.append(puppet.part)
-        keep(puppet)
-
+def test_only_what_is_known_to_be_gone_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = (Step("load"), Step("abandon"))
+    play(Story((Part(), Part())))
+    walk(Walk(Part(), ()))
+    assert in_use == []
+    play(Story((Part(init=Does.HANGS),)))
+    walk(Walk(Part(), steps))
     for module in ("story", "walk"):
-        monkeypatch.setattr(f"fuzz.lifecycle.{module}.keep", keep_and_note)
         monkeypatch.setattr(f"fuzz.lifecycle.{module}.check_lives", lambda *_: "planted")
     with pytest.raises(Divergence, match="planted"):
         play(Story((Part(start=Does.HANGS),)))
     with pytest.raises(Divergence, match="planted"):
-        walk(Walk(Part(early=3), (Step("load"), Step("abandon"))))
-    assert kept == [Part(start=Does.HANGS), Part(early=3)]
+        walk(Walk(Part(early=3), steps))
+    assert [puppet.part for puppet in in_use] == [Part(init=Does.HANGS), Part(), Part(start=Does.HANGS), Part(early=3)]
 
 
 @pytest.mark.own_process
